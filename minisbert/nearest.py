@@ -102,46 +102,43 @@ class Comparison:
         return work_through(chunks, work, threads.usable() if self.function is None else None)
 
     def walk(self, chosen: Array, size: int) -> Iterator[tuple[Block, Array]]:
-        """Compare some queries with all documents, ``size`` of them at most at a time: estimates ``(q, m)``."""
-        size = min(check_whole(f"{self.what}: corpus_chunk_size", size, 1), max(1, BLOCK_SCORES // len(chosen)))
-        if self.corpus.dtype != self.dtype or self.corpus.itemsize not in self.corpus.strides:
-            size = max(1, min(size, BLOCK_NUMBERS // self.corpus.shape[1]))
-        queries, directions = self.queries[chosen], self.directions[chosen]
-        for start in range(0, len(self.corpus), size):
-            block, lengths = self._read(start, size)
-            if self.function is not None:
-                estimates = np.asarray(self.function(queries, block.rows), self.dtype)
-                if estimates.shape != (len(queries), len(block.rows)) or not np.isfinite(estimates).all():
-                    raise ValueError(
-                        f"{self.what}: score_function must return finite scores (q, m), here "
-                        f"{(len(queries), len(block.rows))}, got {estimates.shape}"
-                    )
-            else:
-                estimates = directions @ block.rows.T  # (q, m)
-                if self.is_cosine:
-                    estimates /= lengths
-            yield block, estimates
+        """Compare some queries with all documents, ``size`` of them at most at a time: estimates ``(q, m)``.
 
-    def _read(self, start: int, size: int) -> tuple[Block, Array]:
-        """Documents and their lengths; NaN, infinity and dot products that overflow are errors."""
-        rows, lengths = self.corpus[start : start + size].astype(self.dtype, copy=False), self.lengths[start:][:size]
-        if self.function is not None:
-            return Block(start, rows, 0.0), lengths
-        if np.isnan(lengths).any():
-            measured, found = _measured(rows, self.is_cosine)
-            if measured is rows:  # else they have to be scaled each time
-                lengths[:] = found
-            rows, lengths = measured, found
-        limits, width = np.finfo(self.dtype), rows.shape[1]
+        NaN, infinity and dot products that overflow are errors.
+        """
+        size = min(check_whole(f"{self.what}: corpus_chunk_size", size, 1), max(1, BLOCK_SCORES // len(chosen)))
+        width, limits = self.corpus.shape[1], np.finfo(self.dtype)
+        if self.corpus.dtype != self.dtype or self.corpus.itemsize not in self.corpus.strides:
+            size = max(1, min(size, BLOCK_NUMBERS // width))
+        queries, directions = self.queries[chosen], self.directions[chosen]
         least = float(limits.max) ** -0.25  # for squares that underflow to 0
-        longest = 1.0 if self.is_cosine else max(float(lengths.max(initial=0)), least) * self.longest
-        if not (np.isfinite(lengths).all() and longest < limits.max / 4):
-            check_vectors(self.corpus, f"{self.what}: vectors")
-            raise ValueError(
-                f"{self.what}: dot products of vectors this long may overflow {self.dtype}; vectors of an encoder have "
-                "a length of about 1: scale both sides down, or use the cosine"
-            )
-        return Block(start, rows, float((width + 8) * limits.eps * longest + width * limits.tiny)), lengths
+        for start in range(0, len(self.corpus), size):
+            rows, lengths = self.corpus[start:][:size].astype(self.dtype, copy=False), self.lengths[start:][:size]
+            if self.function is not None:
+                estimates, shape = np.asarray(self.function(queries, rows), self.dtype), (len(queries), len(rows))
+                if estimates.shape != shape or not np.isfinite(estimates).all():
+                    raise ValueError(
+                        f"{self.what}: score_function must return finite scores (q, m), here {shape}, got "
+                        f"{estimates.shape}"
+                    )
+                yield Block(start, rows, 0.0), estimates
+                continue
+            if np.isnan(lengths).any():
+                measured, found = _measured(rows, self.is_cosine)
+                if measured is rows:  # else they have to be scaled each time
+                    lengths[:] = found
+                rows, lengths = measured, found
+            longest = 1.0 if self.is_cosine else max(float(lengths.max(initial=0)), least) * self.longest
+            if not (np.isfinite(lengths).all() and longest < limits.max / 4):
+                check_vectors(self.corpus, f"{self.what}: vectors")
+                raise ValueError(
+                    f"{self.what}: dot products of vectors this long may overflow {self.dtype}; vectors of an encoder "
+                    "have a length of about 1: scale both sides down, or use the cosine"
+                )
+            estimates = directions @ rows.T  # (q, m)
+            if self.is_cosine:
+                estimates /= lengths
+            yield Block(start, rows, float((width + 8) * limits.eps * longest + width * limits.tiny)), estimates
 
     def exact(self, chosen: Array, block: Block, estimates: Array, rows: Array, columns: Array) -> Array:
         """Score pairs ``(P,)``, places among the estimates, query by query, each from its two rows alone."""
@@ -177,8 +174,8 @@ def _rows(given: ArrayLike, what: str, width: int | None = None) -> Array:
         rows = np.atleast_2d(np.asarray(given))
     except ValueError:  # rows of several widths
         return check_vectors(given, what)
-    right = rows.ndim == 2 and rows.dtype.kind in "fiub" and rows.shape[1] in (rows.shape[1] or -1, width)
-    return rows if right and width in (None, rows.shape[1]) else check_vectors(rows, what, width=width)
+    right = rows.ndim == 2 and rows.dtype.kind in "fiub" and 0 < rows.shape[1] == (width or rows.shape[1])
+    return rows if right else check_vectors(rows, what, width=width)
 
 
 def _measured(rows: Array, is_cosine: bool) -> tuple[Array, Array]:
@@ -386,12 +383,11 @@ def paraphrase_mining(
     >>> [pair[1:] for pair in paraphrase_mining(SentenceEncoder(), texts, max_pairs=1)]
     [[0, 2]]
     """
-    if truncate_dim is not None:
-        encode_options["truncate_dim"] = truncate_dim
     embeddings = model.encode(
         check_texts(sentences, "paraphrase_mining: sentences", single=False),
         show_progress_bar=show_progress_bar,
         batch_size=batch_size,
+        truncate_dim=truncate_dim,
         prompt_name=prompt_name,
         prompt=prompt,
         **encode_options,
@@ -448,7 +444,7 @@ def paraphrase_mining_embeddings(
             corpus_chunk_size=corpus_chunk_size,
             what=what,
         )
-        own = np.arange(start, start + len(ids))[:, None]
+        own = np.arange(start, start + len(ids), dtype=ids.dtype)[:, None]
         is_other = ids != own
         is_partner = is_other & (np.cumsum(is_other, axis=1) <= top_k)  # one too many, if it has many copies
         # i M + j may need more bits than NumPy counts in on 32-bit systems

@@ -112,7 +112,7 @@ def test_tiny_and_huge_vectors_have_cosines_too(dtype, low, high):
     near_one = corpus.astype(np.float64) / np.abs(corpus.astype(np.float64)).max(axis=1, keepdims=True)
     wanted = best_by_hand(scores_by_hand(queries.astype(np.float64), near_one, "cosine"), 60)
     for asked, size in ((queries, 100), (queries, 7), ((queries * 10.0 ** (high - 2)).astype(dtype), 100)):
-        ids, scores = nearest(asked, corpus, 60, corpus_chunk_size=size)
+        ids, scores = nearest(asked, corpus, 60, query_chunk_size=1, corpus_chunk_size=size)
         np.testing.assert_array_equal(ids, wanted[0])
         np.testing.assert_allclose(scores, wanted[1], rtol=0, atol=2 * np.finfo(dtype).eps)
 
@@ -218,6 +218,18 @@ def test_pairs_of_texts_of_nothing_and_of_copies():
     # of five equal rows, those behind the first three do not find themselves among their top 2 + 1
     copies = paraphrase_mining_embeddings(np.ones((5, 3), np.float32), top_k=2)
     assert [pair[1:] for pair in copies] == [[0, 1], [0, 2], [0, 3], [0, 4], [1, 2], [1, 3], [1, 4]]
+
+
+def test_pairs_of_more_vectors_than_32_bits_can_pair(monkeypatch):
+    count = 100_000  # where ids have 32 bits, as in WebAssembly: 100,000^2 pairs
+
+    def mirrored(queries, corpus, k, *_, **__):
+        own = np.arange(count, dtype=np.int32)
+        return np.stack([own, own[::-1]], axis=1), np.stack([own, np.minimum(own, own[::-1])], axis=1) / count
+
+    monkeypatch.setattr("minisbert.nearest.nearest", mirrored)
+    found = paraphrase_mining_embeddings(np.zeros((count, 1)), query_chunk_size=count, top_k=1, max_pairs=3)
+    assert [pair[1:] for pair in found] == [[49_999, 50_000], [49_998, 50_001], [49_997, 50_002]]
 
 
 @settings(max_examples=40)

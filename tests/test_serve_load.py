@@ -10,11 +10,12 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from types import SimpleNamespace
 
 import httpx2
 import numpy as np
 import pytest
-from running import refused
+from running import refused, run
 from serving import process_of, served, tiny_encoder, until
 from tiny import COMPANY, TEXTS
 
@@ -161,24 +162,6 @@ def test_a_failed_round_is_told_to_its_requests_and_the_next_is_computed(serve):
     run_gated(story, queue_tokens=650)
 
 
-def test_many_requests_each_get_their_own(serve):
-    from minisbert.serve.batching import Batcher
-
-    async def told():
-        batcher = Batcher(lambda given: [piece[:1] * 2 for piece in given], round_tokens=2000, queue_tokens=10**9)
-        batcher.start()
-        rng = np.random.default_rng(0)
-        given = [
-            [np.full(rng.integers(1, 300), rng.integers(1000)) for _ in range(rng.integers(1, 9))] for _ in range(300)
-        ]
-        found = await asyncio.gather(*map(batcher.submit, given))
-        assert [[int(row[0]) for row in rows] for rows in found] == [[2 * int(p[0]) for p in ps] for ps in given]
-        assert batcher.waiting == 0
-        await batcher.close()
-
-    asyncio.run(told())
-
-
 def test_a_full_server_answers_429_and_when_to_come_back(encoder, monkeypatch):
     from minisbert.serve.limits import Limits
 
@@ -270,11 +253,20 @@ def test_what_stands_around_the_body_has_an_end(encoder):
         assert http.post("/v1/embeddings", content=iter(parts)).status_code == 200  # the body is not counted
 
 
-def test_the_wish_for_http_2_is_ignored(encoder):
+def test_the_wish_for_http_2_is_ignored_and_a_body_is_left_as_it_is(encoder, monkeypatch):
+    from minisbert.serve import app
+
+    bodies = []
+    monkeypatch.setattr(app, "parse", lambda body, kind, real=app.parse: bodies.append(body) or real(body, kind))
+    upgrade = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABk"}
+    sent = b'{"input": "dog"}\r\nUpgrade: h2c\r\n\r\n\r\nUpgrade: h2c'
     with served(encoder) as (_, http):
-        upgrade = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABk"}
         for _ in range(2):  # on one connection
             assert http.post("/v1/embeddings", json={"input": "dog"}, headers=upgrade).status_code == 200
+            assert http.post("/v1/embeddings", content=sent, headers=upgrade).status_code == 400
+        with connect(http, head(len(sent), more="Connection: Upgrade\r\nUpgrade: h2c\r\n") + sent) as at_once:
+            assert at_once.recv(100).startswith(b"HTTP/1.1 400")
+    assert bodies[1::2] == [sent, sent] and bodies[-1] == sent
 
 
 def test_work_of_a_client_that_went_away_is_dropped(encoder, monkeypatch):
@@ -367,6 +359,19 @@ def test_sigterm_answers_what_was_asked_and_no_key_is_shown(encoder, tmp_path):
                 assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(b"}}")
         assert process.wait(60) == 0
         assert process.stderr.read() == ""
+
+
+def test_options_reach_the_service(encoder, monkeypatch):
+    from minisbert.serve import app
+
+    made = []
+    monkeypatch.setattr(app, "make_server", lambda service: made.append(service) or SimpleNamespace(run=lambda **_: 0))
+    limits = ("--max-request-tokens", 70, "--max-queue-tokens", 90, "--overflow", "chunk", "--max-seq-length", 8)
+    run("serve", "--model", encoder.folder, "--port", 0, "--num-threads", 3, *limits)
+    (service,) = made
+    assert service._options.num_threads == 3 and service.batcher.round_tokens == 3 * 1024
+    assert (service.limits.request_tokens, service.limits.queue_tokens, service.overflow) == (70, 90, "chunk")
+    assert service.encoder.max_seq_length == 8 and service.keys == []
 
 
 @pytest.mark.parametrize(

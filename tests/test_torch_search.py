@@ -4,16 +4,10 @@ import inspect
 
 import numpy as np
 import pytest
-from tiny import write_model
 from torch_oracle import THIRD_PARTY_WARNINGS
 
-from minisbert import SentenceEncoder, nearest
-from minisbert.nearest import (
-    community_detection,
-    paraphrase_mining,
-    paraphrase_mining_embeddings,
-    semantic_search,
-)
+from minisbert import nearest
+from minisbert.nearest import community_detection, paraphrase_mining_embeddings, semantic_search
 
 pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
 
@@ -91,10 +85,3 @@ def test_communities(util):
     for threshold, least in ((0.5, 3), (0.6, 10), (0.3, 5), (0.9, 1)):
         theirs = util.community_detection(torch.from_numpy(embeddings), threshold, least, batch_size=128)
         assert community_detection(embeddings, threshold, least) == theirs != []
-
-
-def test_texts_are_mined_as_their_vectors(util, tmp_path):
-    encoder = SentenceEncoder(write_model(tmp_path / "model"))
-    texts = ["the cat sat", "i love soup", "the dog ran", "soup", "the mat", "a cat"]
-    theirs = util.paraphrase_mining_embeddings(encoder.encode(texts))
-    assert [pair[1:] for pair in paraphrase_mining(encoder, texts)] == [pair[1:] for pair in theirs]

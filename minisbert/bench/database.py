@@ -19,7 +19,7 @@ import numpy as np
 
 from minisbert.bench.worker import peak_mib, timed
 from minisbert.checks import require
-from minisbert.search.database import SCHEMA_VERSION, EmbeddingDatabase, _create
+from minisbert.search.database import EmbeddingDatabase, _create
 
 WIDTH = 384
 
@@ -27,8 +27,7 @@ WIDTH = 384
 def write_database(file: Path, documents: int, width: int = WIDTH) -> None:
     """Write random unit vectors, one a document."""
     settings = {"chunk_tokens": 256, "overlap": 0, "document_prompt": "", "query_prompt": "", "similarity": "cosine"}
-    about = {"model": "random", "fingerprint": "", "settings": settings, "width": width}
-    _create(file, {**about, "schema_version": SCHEMA_VERSION})
+    _create(file, {"model": "random", "fingerprint": "", "settings": settings, "width": width})
     arrow, rng = require("pyarrow", "search", "the benchmark"), np.random.default_rng(0)
     with EmbeddingDatabase.open(file) as index:
         for first in range(0, documents, 10_000):

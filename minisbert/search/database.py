@@ -31,12 +31,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minisbert.checks import check_vectors, check_whole, each_text, require
+from minisbert.checks import check_sequence, check_vectors, check_whole, each_text, require
 from minisbert.encoder import Progress, SentenceEncoder, progress_bar
 from minisbert.model import Array
 from minisbert.nearest import nearest_groups
@@ -68,7 +68,6 @@ LOOKS = {
     "DOUBLE": "[-+]?((0|[1-9][0-9]{0,14})([.][0-9]*)?|[.][0-9]+)([eE][-+]?[0-9]{1,2})?",
     "BOOLEAN": "(?i:true|false)",
 }
-Kept = TypeVar("Kept")
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
 
@@ -155,12 +154,23 @@ class EmbeddingDatabase:
 
     Parameters
     ----------
-    path : Path
-        Of a file that is there.
+    path : str or path
     encoder : SentenceEncoder, optional
-        The model that its vectors are of; None reads what needs no model.
+        Without one, texts can be neither added nor searched for.
     read_only : bool
-        Whether nothing may be written.
+        Several processes may read at a time, while none writes.
+    model_name : str, optional
+        The model's name in a new database; by default the encoder's folder.
+    chunk_tokens, overlap, document_prompt, query_prompt : optional
+        Settings of a new database; those of an existing one cannot be changed. By default the model's limit, no
+        overlap, its prompt "document", "passage" or "corpus", and its prompt "query".
+
+    Raises
+    ------
+    DatabaseError
+        A ValueError: no such file, not a DuckDB file, damaged, open in another process, or other settings.
+    OriginError
+        A ValueError: made by another model.
 
     Examples
     --------
@@ -172,9 +182,27 @@ class EmbeddingDatabase:
     [('7', 'Knead flour, water and yeast.')]
     """
 
-    def __init__(self, path: Path, encoder: SentenceEncoder | None, read_only: bool) -> None:
-        self.path, self._encoder, self._read_only = path, encoder, read_only
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        encoder: SentenceEncoder | None = None,
+        *,
+        read_only: bool = False,
+        model_name: str | None = None,
+        chunk_tokens: int | None = None,
+        overlap: int | None = None,
+        document_prompt: str | None = None,
+        query_prompt: str | None = None,
+    ) -> None:
+        self.path = path = Path(path)
+        self._encoder, self._read_only = encoder, read_only
+        asked: dict[str, Any] = {"chunk_tokens": chunk_tokens, "overlap": overlap}
+        asked |= {"document_prompt": document_prompt, "query_prompt": query_prompt}
         self._kept: dict[str, tuple[Any, Any]] = {}  # in memory, each with the number of the change it is of
+        if encoder is not None and not read_only and not path.exists():
+            settings, width = asdict(_settings(encoder, **asked)), encoder.get_embedding_dimension()
+            about = {"model": model_name or str(encoder.folder), "fingerprint": encoder.fingerprint()}
+            _create(path, {**about, "settings": settings, "width": width})
         if not path.exists():
             raise DatabaseError(f"{path}: does not exist; create it with `minisbert index build {path} FILES...`")
         if not path.is_file():
@@ -182,7 +210,7 @@ class EmbeddingDatabase:
         with path.open("rb") as stream:  # for some other files DuckDB would look for an extension
             if stream.read(12)[8:] != b"DUCK":
                 raise DatabaseError(f"{path}: not a DuckDB file, or damaged at the start")
-        with _explained(self.path):
+        with _explained(path):
             self._connection = _connect(str(path.resolve()), read_only)
         try:
             tables = {name for (name,) in self._rows("SELECT table_name FROM information_schema.tables")}
@@ -195,70 +223,23 @@ class EmbeddingDatabase:
                     f"{SCHEMA_VERSION}; use the minisbert that created it, or build it again"
                 )
             self.settings = Settings(**self._meta["settings"])
+            if encoder is not None:
+                origin = Origin(self._meta["model"], self._meta["fingerprint"])
+                origin.check(encoder, f"the database {path}", "use the model that built it, or build another database")
+            for name, value in asked.items():
+                kept = getattr(self.settings, name)
+                if value not in (None, kept):
+                    raise DatabaseError(f"{path}: was built with {name} = {kept!r}, not {value!r}; build another one")
         except BaseException:
             self._connection.close()
             raise
 
     @classmethod
     def open(
-        cls,
-        path: str | os.PathLike[str],
-        encoder: SentenceEncoder | None = None,
-        *,
-        read_only: bool = False,
-        model_name: str | None = None,
-        chunk_tokens: int | None = None,
-        overlap: int | None = None,
-        document_prompt: str | None = None,
-        query_prompt: str | None = None,
+        cls, path: str | os.PathLike[str], encoder: SentenceEncoder | None = None, **options: Any
     ) -> EmbeddingDatabase:
-        """Open a database, or make one where there is none.
-
-        Parameters
-        ----------
-        path : str or path
-        encoder : SentenceEncoder, optional
-            Without one, texts can be neither added nor searched for.
-        read_only : bool
-            Several processes may read at a time, while none writes.
-        model_name : str, optional
-            The model's name in a new database; by default the encoder's folder.
-        chunk_tokens, overlap, document_prompt, query_prompt : optional
-            Settings of a new database; those of an existing one cannot be changed. By default the model's limit, no
-            overlap, its prompt "document", "passage" or "corpus", and its prompt "query".
-
-        Raises
-        ------
-        DatabaseError
-            A ValueError: no such file, not a DuckDB file, damaged, open in another process, or other settings.
-        OriginError
-            A ValueError: made by another model.
-        """
-        file = Path(path)
-        asked = {
-            "chunk_tokens": chunk_tokens,
-            "overlap": overlap,
-            "document_prompt": document_prompt,
-            "query_prompt": query_prompt,
-        }
-        if encoder is not None and not read_only and not file.exists():
-            settings = _settings(encoder, **asked)  # type: ignore[arg-type]
-            width = encoder.get_embedding_dimension()
-            about = {"model": model_name or str(encoder.folder), "fingerprint": encoder.fingerprint()}
-            _create(file, {**about, "settings": asdict(settings), "width": width, "schema_version": SCHEMA_VERSION})
-        index = cls(file, encoder, read_only)
-        try:
-            if encoder is not None:
-                origin = Origin(index._meta["model"], index._meta["fingerprint"])
-                origin.check(encoder, f"the database {file}", "use the model that built it, or build another database")
-            for name, value in asked.items():
-                kept = getattr(index.settings, name)
-                if value not in (None, kept):
-                    raise DatabaseError(f"{file}: was built with {name} = {kept!r}, not {value!r}; build another one")
-        except BaseException:
-            index.close()
-            raise
-        return index
+        """Open a database, or make one where there is none; the options are the class's."""
+        return cls(path, encoder, **options)
 
     def __enter__(self) -> EmbeddingDatabase:
         return self
@@ -293,8 +274,6 @@ class EmbeddingDatabase:
         kept, as they are if the disk is full.
         """
         encoder, counts = self._model(), np.zeros(4, int)
-        if self._read_only:
-            raise DatabaseError(f"{self.path}: opened read-only")
         with progress_bar(total, show_progress_bar) as bar:
             for block in _blocks(check_documents(documents), check_whole("add: block_documents", block_documents, 1)):
                 counts += self._add_block(encoder, block)
@@ -463,7 +442,7 @@ class EmbeddingDatabase:
         with self._snapshot() as cursor:
             return self._of_now(cursor, self._load)
 
-    def _of_now(self, cursor: Any, make: Callable[[Any], Kept]) -> Kept:
+    def _of_now(self, cursor: Any, make: Callable[[Any], Any]) -> Any:
         """What is made from the state that a cursor sees: kept in memory, and made anew once the file has changed."""
         with WORKING:
             change = None  # of a file that is open for reading, which nobody can change
@@ -472,13 +451,12 @@ class EmbeddingDatabase:
             if self._kept.get(make.__name__, ("",))[0] != change:
                 self._kept.pop(make.__name__, None)  # not in memory twice
                 self._kept[make.__name__] = change, make(cursor)
-            made: Kept = self._kept[make.__name__][1]
-            return made
+            return self._kept[make.__name__][1]
 
     def _load(self, cursor: Any) -> Loaded:
         """Copy all vectors out of the file, block by block, with little of it in DuckDB's cache, and nothing after."""
         ((count, end),) = cursor.execute("SELECT count(*), coalesce(max(rowid), -1) + 1 FROM chunks").fetchall()
-        documents, places = np.empty(count, np.int64), np.empty((count, 3), np.int64)
+        numbers = np.empty((count, 4), np.int64)  # (M, 4) document, number, start, stop
         vectors = np.empty((count, self._meta["width"]), np.float32)  # (M, D)
         ((used,),) = self._rows("SELECT sum(memory_usage_bytes) FROM duckdb_memory()")
         least = used // 2**20 + LOADING_MIB
@@ -491,45 +469,41 @@ class EmbeddingDatabase:
                     "SELECT document, vector, number, start, stop FROM chunks "
                     f"WHERE rowid >= {first} AND rowid < {first + LOADED_ROWS}"
                 ).to_arrow_table()
-                part = slice(start, start + len(rows))
-                documents[part] = _array(rows["document"])
-                places[part] = np.stack([_array(rows[name]) for name in ("number", "start", "stop")], axis=1)
+                part, start = slice(start, start + len(rows)), start + len(rows)
                 vectors[part] = _array(rows["vector"]).reshape(-1, vectors.shape[1])
-                start = part.stop
+                numbers[part] = np.stack([_array(column) for column in rows.drop("vector").columns], axis=1)
         finally:
             with suppress(DatabaseError):  # it forgets what it has read
                 self._rows(f"SET memory_limit = '{least}MiB'")
             self._rows("RESET memory_limit; RESET threads")
-        order = np.lexsort((places[:, 0], documents))
+        order = np.lexsort((numbers[:, 1], numbers[:, 0]))
         if (order[1:] < order[:-1]).any():  # DuckDB keeps the order of insertion, unless somebody has told it not to
-            documents, places, vectors = documents[order], places[order], vectors[order]
-        return Loaded(documents, places, vectors, np.sqrt(np.einsum("md,md->m", vectors, vectors)))
+            numbers, vectors = numbers[order], vectors[order]
+        lengths = np.sqrt(np.einsum("md,md->m", vectors, vectors))
+        return Loaded(numbers[:, 0].copy(), numbers[:, 1:], vectors, lengths)
 
     def _meeting(self, snapshot: Any, where: str | None, parameters: Parameters) -> Array | None:
         """Numbers of the documents that meet a condition, as DuckDB understands it; None without a condition."""
-        given: Any = parameters
         if isinstance(parameters, Mapping):
-            given = {name: _plain(value) for name, value in parameters.items()}
-        elif isinstance(parameters, (Sequence, np.ndarray)) and not isinstance(parameters, (str, bytes, bytearray)):
-            given = [_plain(value) for value in parameters]
-        elif parameters is not None:
-            raise DatabaseError(
-                f"{self.path}: parameters: expected a list of values for each ?, such as [2020], or a dict of values "
-                f"for each $name, got {type(parameters).__name__} {parameters!r:.80}"
-            )
+            given: Any = {name: _plain(value) for name, value in parameters.items()}
+        else:
+            wanted = "a list of values for each ?, such as [2020], or a dict of values for each $name"
+            check_sequence(() if parameters is None else parameters, f"{self.path}: parameters", wanted)
+            given = [_plain(value) for value in parameters or ()]
         if where is None and given:
             raise DatabaseError(f"{self.path}: parameters: values for a condition, but there is none; pass where=...")
         if where is None:
             return None
-        example = "expected one condition, such as \"lang = 'en'\""
         if not isinstance(where, str) or not where.strip():
-            raise DatabaseError(f"{self.path}: where: {example}, got {where!r:.80}; leave it out to search everything")
+            raise DatabaseError(
+                f"{self.path}: where: expected one condition, such as \"lang = 'en'\", got {where!r:.80}; leave it out "
+                "to search everything"
+            )
         connection, numbers = self._of_now(snapshot, self._conditions)
         with closing(connection.cursor()) as cursor, _explained(self.path, "where: "):
             # One condition and nothing behind it: it must be right alone, where a ) too many is a mistake, and in
             # parentheses, where a clause, a UNION or another statement is.
-            if len(cursor.extract_statements(f"SELECT 1 WHERE\n{where}\n")) != 1:
-                raise DatabaseError(f"{self.path}: where: {example}, got {where!r:.80}")
+            cursor.extract_statements(f"SELECT 1 WHERE\n{where}\n")
             sql = f"SELECT rowid FROM documents WHERE (\n{where}\n)"
             try:
                 found = cursor.sql(sql, params=given or None)
@@ -591,8 +565,6 @@ class EmbeddingDatabase:
     @contextmanager
     def _change(self) -> Iterator[Any]:
         """All statements inside take effect, or none, and their number goes up by one."""
-        if self._read_only:
-            raise DatabaseError(f"{self.path}: opened read-only")
         with WORKING, self._snapshot() as cursor:
             try:
                 yield cursor
@@ -685,20 +657,15 @@ def _settings(
     >>> _settings(SentenceEncoder(), 64, None, None, "query: ")
     Settings(chunk_tokens=64, overlap=0, document_prompt='', query_prompt='query: ', similarity='cosine')
     """
-    documents, usual = ("document", "passage", "corpus"), encoder.default_prompt_name or ""
+    known, documents, usual = encoder.prompts, ("document", "passage", "corpus"), encoder.default_prompt_name or ""
     if document_prompt is None:  # never the one of queries, nor the other way round
-        document_prompt = _first_prompt(encoder, (*documents, usual), others=("query",))
+        document_prompt = next((known[x] for x in (*documents, usual) if x in known and x != "query"), "")
     if query_prompt is None:
-        query_prompt = _first_prompt(encoder, ("query", usual), others=documents)
+        query_prompt = next((known[x] for x in ("query", usual) if x in known and x not in documents), "")
     chunk_tokens = chunk_tokens or encoder.max_seq_length
     # rejects impossible limits before any work
     encoder.encode_chunks([], prompt=document_prompt, chunk_tokens=chunk_tokens, overlap=overlap)
     return Settings(chunk_tokens, overlap or 0, document_prompt, query_prompt, encoder.similarity_fn_name)
-
-
-def _first_prompt(encoder: SentenceEncoder, names: Sequence[str], others: Sequence[str]) -> str:
-    """The first of these prompts that the model has, or none."""
-    return next((encoder.prompts[name] for name in names if name in encoder.prompts and name not in others), "")
 
 
 def _create(path: Path, meta: Mapping[str, Any]) -> None:
@@ -719,7 +686,7 @@ def _create(path: Path, meta: Mapping[str, Any]) -> None:
     try:
         with _explained(path), closing(_connect(str(unfinished), False)) as connection:
             connection.execute(TABLES.format(width=int(meta["width"])))
-            for name, value in meta.items():
+            for name, value in {**meta, "schema_version": SCHEMA_VERSION}.items():
                 connection.execute("INSERT INTO meta VALUES (?, ?)", [name, json.dumps(value)])
             connection.execute("CHECKPOINT")  # closing does that, too, but says nothing about a full disk
         try:

@@ -3,9 +3,9 @@
 ==================  ==============================================================================================
 file                documents
 ==================  ==============================================================================================
-.txt                each line, as for ``minisbert embed -i``; blank lines are skipped (``text_as="file"``: the whole)
+.txt                each line, as for ``minisbert embed -i``; blank lines are skipped
 a table            each row: one column is the text, one may be the id, all others are metadata
-anything else       the whole file, such as .md (``text_as="lines"``: each line)
+anything else       the whole file, such as .md
 ==================  ==============================================================================================
 
 All but Parquet may be compressed (.gz). Indexing an id again replaces its document. A row without an id gets the file's
@@ -19,22 +19,18 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from minisbert.checks import check_sequence, out_of_arrow
 from minisbert.tables import (
     InputError,
-    check_dialect,
     checked_id,
     checked_text,
-    decode_lines,
     follow_path,
-    open_bytes,
     read_table,
     told_format,
 )
 
-TextAs = Literal["lines", "file"]
 ID_COLUMNS = ("id", "_id")
 
 
@@ -130,7 +126,6 @@ def read_documents(
     *,
     text_column: str | None = None,
     id_column: str | None = None,
-    text_as: TextAs | None = None,
     input_format: str | None = None,
     **reading: Any,
 ) -> Iterator[Document]:
@@ -144,8 +139,6 @@ def read_documents(
         (`minisbert.tables.MEANINGS`), or the only one that looks like text.
     id_column : str, optional
         Of tables. By default "id" or "_id" if present, else the id is file and line.
-    text_as : {"lines", "file"}, optional
-        What is a document of a text file. By default a line of a .txt, and the whole of any other.
     input_format : {"text", "csv", "tsv", "jsonl", "json", "parquet"}, optional
         By default by the file's suffix.
     **reading
@@ -174,16 +167,16 @@ def read_documents(
     """
     for file in [files] if isinstance(files, (str, Path)) else files:
         name = Path(file).as_posix()
-        kind = input_format or told_format(file) or "text"
-        if kind == "text":
-            check_dialect(name, kind, **reading)
-            yield from _read_text(file, name, text_as)
+        table = read_table(file, input_format=input_format or told_format(file) or "text", **reading)
+        if table.kind == "text":
+            texts: Iterable[tuple[str, str]] = ((f"{name}:{line}", row["text"]) for line, row in table)
+            if not name.lower().removesuffix(".gz").endswith(".txt"):
+                texts = [(name, "\n".join(text for _, text in texts))]
+            yield from (Document(text, made, {}, name) for made, text in texts if text.strip())
             continue
-        table = read_table(file, input_format=kind, **reading)
         column = table.find("text", text_column, hint="text_column='NAME' says which")
-        key = (
-            next((c for c in ID_COLUMNS if c in table.columns), None) if id_column is None else table.column(id_column)
-        )
+        usual = next((name for name in ID_COLUMNS if name in table.columns), None)
+        key = usual if id_column is None else table.column(id_column)
         if key == column:
             raise InputError(f"{table.name}: {key!r} cannot be both text and id")
         for line, record in table.filled(column):
@@ -198,21 +191,6 @@ def read_documents(
             except ValueError as error:
                 raise InputError(str(error)) from None
             yield document
-
-
-def _read_text(file: str | Path, name: str, text_as: TextAs | None) -> Iterator[Document]:
-    """Read lines, or a whole file."""
-    by_line = text_as == "lines" or (text_as is None and name.lower().removesuffix(".gz").endswith(".txt"))
-    with open_bytes(file) as stream:
-        lines = decode_lines(stream, name)
-        if by_line:
-            for number, line in lines:
-                if line.strip():
-                    yield Document(line, f"{name}:{number}", {}, name)
-            return
-        text = "\n".join(line for _, line in lines)
-        if text.strip():
-            yield Document(text, name, {}, name)
 
 
 def _without(record: Mapping[str, Any], path: str) -> dict[str, Any]:

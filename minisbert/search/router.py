@@ -45,7 +45,6 @@ TIE = 1e-6
 
 OBJECTIVES = ("accuracy", "balanced", "precision")
 EDGE = 0.01  # distance from the outermost score of a threshold that takes or rejects all; 1 % of scores above 1
-_BLOCK_QUERIES = 1024  # compared with all examples at a time
 
 
 @dataclass(frozen=True)
@@ -105,6 +104,7 @@ class Router:
         self.table = table = as_table(routes)
         self.similarity_fn_name = similarity_fn_name or encoder.model.similarity_fn_name
         check_choice("Router: similarity_fn_name", self.similarity_fn_name, SIMILARITIES)
+        self._compare = SIMILARITIES[self.similarity_fn_name].matrix
         is_cosine = self.similarity_fn_name == "cosine"
         limit = 1 if table.fitted is None else 1 + EDGE  # a fit may close a route
         for route, threshold in zip(table.routes, self.thresholds.tolist(), strict=True):
@@ -142,8 +142,6 @@ class Router:
 
     def route(self, query: str) -> RouteChoice:
         """Find the route of a query; a text without any word belongs to none."""
-        if not isinstance(query, str):
-            raise ValueError(f"route: expected a string, got {type(query).__name__}; for several queries use route_all")
         return self.route_all([query])[0]
 
     def route_all(self, queries: Iterable[str]) -> list[RouteChoice]:
@@ -151,26 +149,26 @@ class Router:
         texts = list(each_text(queries, "route_all: queries"))
         if not texts:
             return []
-        vectors, names, thresholds = self.embed(texts), self.table.names, self.thresholds  # (Q, D)
-        compare, choices = SIMILARITIES[self.similarity_fn_name].matrix, []
-        all_scores = self.score(vectors)  # (Q, R)
-        for text, vector, scores, best in zip(texts, vectors, all_scores, best_routes(all_scores)[0], strict=True):
-            route, threshold = self.table.routes[best], float(thresholds[best])
-            order = [best, *(r for r in np.argsort(-scores, kind="stable") if r != best)]
-            near = compare(vector, self.vectors[self.starts[best] : self.starts[best + 1]])[0]
-            is_taken = bool(scores[best] >= threshold) and bool(text.strip())
+        vectors, names, thresholds = self.embed(texts), self.table.names, self.thresholds.tolist()  # (Q, D)
+        all_scores, choices = self.score(vectors), []  # (Q, R)
+        for text, vector, row, best in zip(texts, vectors, all_scores, best_routes(all_scores)[0], strict=True):
+            route, threshold = self.table.routes[best], thresholds[best]
+            order = [best, *(r for r in np.argsort(-row, kind="stable") if r != best)]
+            scores = {names[r]: float(row[r]) for r in order}
+            score, *others = scores.values()
+            near = self._compare(vector, self.vectors[self.starts[best] : self.starts[best + 1]])[0]
             choices.append(
                 RouteChoice(
                     query=text,
-                    route=route.name if is_taken else None,
+                    route=route.name if score >= threshold and text.strip() else None,
                     best=route.name,
-                    score=float(scores[best]),
+                    score=score,
                     threshold=threshold if math.isfinite(threshold) else None,
-                    runner_up=names[order[1]] if len(order) > 1 else None,
-                    margin=max(0.0, float(scores[best] - scores[order[1]])) if len(order) > 1 else None,
+                    runner_up=[*scores, None][1],
+                    margin=max(0.0, score - others[0]) if others else None,
                     example=route.examples[int(np.argmax(near))],
                     metadata=dict(route.metadata),
-                    scores={names[r]: float(scores[r]) for r in order},
+                    scores=scores,
                 )
             )
         return choices
@@ -182,16 +180,11 @@ class Router:
 
     def score(self, vectors: Array) -> Array:
         """Similarity of query vectors with each route, larger for closer, float64: (Q, D) -> (Q, R)."""
-        compare = SIMILARITIES[self.similarity_fn_name].matrix
-        examples, starts = self.vectors, self.starts
         if self.table.scoring == "centroid":
-            examples = centroids(examples, starts, self.similarity_fn_name)  # (R, D)
-            starts = np.arange(len(starts))
-        found = np.empty((len(vectors), len(starts) - 1))
-        for start in range(0, len(vectors), _BLOCK_QUERIES):
-            rows = slice(start, start + _BLOCK_QUERIES)
-            found[rows] = np.maximum.reduceat(compare(vectors[rows], examples), starts[:-1], axis=1)
-        return found
+            found = self._compare(vectors, centroids(self.vectors, self.starts, self.similarity_fn_name))
+        else:
+            found = np.maximum.reduceat(self._compare(vectors, self.vectors), self.starts[:-1], axis=1)
+        return found.astype(np.float64)
 
 
 def centroids(vectors: Array, starts: Array, similarity_fn_name: str) -> Array:

@@ -244,19 +244,21 @@ def read_routes(file: str | Path) -> RouteTable:
     >>> [(route.name, route.examples) for route in read_routes(file).routes]
     [('refund', ('my money back',)), ('no', ('no', 'certainly not'))]
     """
-    suffix = Path(file).suffix.lower()
     said: dict[str, list[str]] = {}
-    if suffix not in (".yaml", ".yml", ".json"):
-        labelled = read_labelled(file)
-        for label, text in dict.fromkeys(zip(labelled.labels, labelled.texts, strict=True)):
-            if label != "none":
-                said.setdefault(label, []).append(text)
     try:
-        if suffix == ".json":
-            said = json.loads(Path(file).read_bytes(), object_pairs_hook=_unique)
-        elif suffix in (".yaml", ".yml"):
-            said = yaml.load(Path(file).read_bytes(), _Loader)
+        match Path(file).suffix.lower():
+            case ".json":
+                said = json.loads(Path(file).read_bytes(), object_pairs_hook=_unique)
+            case ".yaml" | ".yml":
+                said = yaml.load(Path(file).read_bytes(), _Loader)
+            case _:
+                labelled = read_labelled(file)
+                for label, text in dict.fromkeys(zip(labelled.labels, labelled.texts, strict=True)):
+                    if label != "none":
+                        said.setdefault(label, []).append(text)
         return replace(as_table(said), file=str(file))
+    except InputError:  # a table's, which says where
+        raise
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""

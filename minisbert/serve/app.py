@@ -25,11 +25,10 @@ import uvicorn
 from prometheus_client import Counter, Gauge, Histogram
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from minisbert import __version__
 from minisbert.encoder import SentenceEncoder
@@ -52,10 +51,15 @@ Given = TypeVar("Given", bound=msgspec.Struct)
 # --------------------------------------------------------------------------------------------------- what is sent to us
 
 
+Something = msgspec.Meta(min_length=1)
+Text = Annotated[str, Something]
+
+
 class EmbeddingsRequest(msgspec.Struct, forbid_unknown_fields=True):
     """``POST /v1/embeddings``, in OpenAI's words."""
 
-    input: str | list[str | int | list[int]]  # a text, texts, a text's token ids, texts' token ids
+    # a text, texts, a text's token ids, texts' token ids
+    input: Text | Annotated[list[Text | int | Annotated[list[int], Something]], Something]
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -65,8 +69,8 @@ class EmbeddingsRequest(msgspec.Struct, forbid_unknown_fields=True):
 class Compared(msgspec.Struct, forbid_unknown_fields=True):
     """A sentence, and others that it is compared with."""
 
-    source_sentence: str
-    sentences: list[str]
+    source_sentence: Text
+    sentences: list[Text]
 
 
 class SimilarityRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -78,7 +82,7 @@ class SimilarityRequest(msgspec.Struct, forbid_unknown_fields=True):
 class TokenizeRequest(msgspec.Struct, forbid_unknown_fields=True):
     """``POST /tokenize``, in text-embeddings-inference's words."""
 
-    inputs: str | list[str]
+    inputs: str | Annotated[list[str], Something]
     add_special_tokens: bool = True
 
 
@@ -109,7 +113,7 @@ class _Text:
 
 
 class Service:
-    """A model, and what is asked of it. ``service.app`` is the ASGI application."""
+    """A model, and what is asked of it: an ASGI application."""
 
     def __init__(
         self,
@@ -158,13 +162,13 @@ class Service:
             "/health": ("GET", self.health),
             "/metrics": ("GET", self.show_metrics),
         }
-        self.app = Starlette(
+        self._routed = Starlette(
             routes=[Route(path, answer, methods=[method]) for path, (method, answer) in self.paths.items()],
-            middleware=[Middleware(_Guard, service=self)],
             exception_handlers={
                 ApiError: lambda request, error: error.response(),
                 HTTPException: _not_routed,
                 ClientDisconnect: lambda request, error: Response(status_code=499),
+                Exception: lambda request, error: ApiError(500, "The server failed: its log says why").response(),
             },
             lifespan=self._lifespan,
         )
@@ -175,6 +179,42 @@ class Service:
         yield
         await self.batcher.close()
         self._aside.shutdown()
+
+    # --------------------------------------------------------------------------------------------------- every request
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Say who may ask, and how many at a time, and take the time."""
+        if scope["type"] != "http":
+            await self._routed(scope, receive, send)
+            return
+        status, begin = 500, time.perf_counter()
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        self.running += 1
+        try:
+            refused = self._refusal(Request(scope))
+            await (refused.response() if refused else self._routed)(scope, receive, watched)
+        except Exception:  # it is answered; if uvicorn knew of it, it would close the connection
+            logging.getLogger("uvicorn.error").exception("A request failed")
+        finally:
+            self.running -= 1
+            path = scope["path"] if scope["path"] in self.paths else "other"
+            self.seconds.labels(path, status).observe(time.perf_counter() - begin)
+
+    def _refusal(self, request: Request) -> ApiError | None:
+        """What speaks against this request, before its body is read."""
+        if request.scope["path"] == "/health":
+            return None
+        if self.keys and not is_known(request.headers.get("authorization", ""), self.keys):
+            return ApiError(401, "Send a key that this server knows: Authorization: Bearer KEY", code="invalid_api_key")
+        if self.running > self.limits.requests:
+            problem = f"The server answers {self.limits.requests} requests at a time: try again after Retry-After"
+            return ApiError(429, problem, code="rate_limit_exceeded", retry_after=1)
+        return None
 
     # ------------------------------------------------------------------------------------------------------- the routes
 
@@ -221,30 +261,22 @@ class Service:
         """``POST /tokenize``: each text's tokens, uncut, and where each stands in it."""
         asked = await self._read(request, TokenizeRequest)
         texts = [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs
-        self._check_count(texts, "inputs")
-        tokenizer = self.encoder.model.tokenizer
+        self._at_most(self.limits.items, len(texts), "texts", "inputs")
+        library: Any = self.encoder.tokenizer
 
         def answer() -> Response:
             found, count = [], 0
             for text in texts:
-                spans = tokenizer.spans(text)
-                count += len(spans.token_ids)
+                tokens = library.encode(text, add_special_tokens=asked.add_special_tokens)
+                count += len(tokens)
                 self._at_most(self.limits.request_tokens, count, "tokens", "inputs")
-                places = zip(*(part.tolist() for part in (spans.token_ids, spans.starts, spans.stops)), strict=True)
-                tokens: list[tuple[int, Any, Any]] = list(places)
-                if asked.add_special_tokens:
-                    first, last = (((i, None, None) for i in ids) for ids in (tokenizer.first, tokenizer.last))
-                    tokens = [*first, *tokens, *last]
+                columns = (tokens.ids, tokens.tokens, tokens.special_tokens_mask, tokens.offsets)
                 found.append(
                     [
-                        {
-                            "id": i,
-                            "text": tokenizer.library.id_to_token(i) if start is None else text[start:stop],
-                            "special": start is None,
-                            "start": start,
-                            "stop": stop,
-                        }
-                        for i, start, stop in tokens
+                        {"id": i, "text": piece, "special": True, "start": None, "stop": None}
+                        if special
+                        else {"id": i, "text": text[start:stop], "special": False, "start": start, "stop": stop}
+                        for i, piece, special, (start, stop) in zip(*columns, strict=True)
                     ]
                 )
             return to_json(found)
@@ -288,7 +320,7 @@ class Service:
         self, request: Request, items: Sequence[str] | Sequence[list[int]], param: str
     ) -> tuple[Array, list[_Text]]:
         """Tokenize, wait in the queue, compose: (B, D), and what was computed. Ends early if the client goes away."""
-        self._check_count(items, param)
+        self._at_most(self.limits.items, len(items), "texts", param)
         texts = await self._work(lambda: self._prepare(items, param), sum(map(len, items)))
         pieces = [piece for text in texts for piece in text.pieces]
         self._at_most(self.limits.request_tokens, sum(map(len, pieces)), "tokens", param)
@@ -309,11 +341,6 @@ class Service:
         ]
         return self.encoder._stack(rows, self._options), texts
 
-    def _check_count(self, items: Sequence[Any], param: str) -> None:
-        if not items:
-            raise ApiError(400, f"{param} must not be empty", param=param)
-        self._at_most(self.limits.items, len(items), "texts", param)
-
     def _at_most(self, most: int, count: int, what: str, param: str) -> None:
         if count > most:
             problem = f"A request may have {most:,} {what}, got {count:,}: send several"
@@ -321,9 +348,6 @@ class Service:
 
     def _prepare(self, items: Sequence[str] | Sequence[list[int]], param: str) -> list[_Text]:
         """Give the token ids of texts, and of what comes as token ids, special ones included."""
-        for i, item in enumerate(items):
-            if not item:
-                raise ApiError(400, f"{param}[{i}] is empty: leave it out", param=f"{param}[{i}]")
         if isinstance(items[0], str):
             texts = self._from_texts(items)  # type: ignore[arg-type]
         else:
@@ -361,17 +385,14 @@ class Service:
         special = {*first, *last, tokenizer.library.token_to_id("[PAD]")}
         for i in ids:
             piece = tokenizer.library.id_to_token(i) if 0 <= i < self.encoder.model.config.vocab_size else None
-            problem = None
             if piece is None or re.fullmatch(r"\[unused\d+\]", piece):
-                problem = "is no token of this model, but of another tokenizer: send texts (LangChain: " + (
-                    "check_embedding_ctx_length=False)"
-                )
+                problem = "no token of this model, but of another tokenizer: send texts"
+                problem += " (LangChain: check_embedding_ctx_length=False)"
             elif i in special:
-                problem = (
-                    f"is {piece}: send ids without special tokens and padding, or one {first} .. {last} around them"
-                )
-            if problem:
-                raise ApiError(422, f"{place}: {i} {problem}", param=place, code="invalid_token")
+                problem = f"{piece}: send ids without special tokens and padding, or one {first} .. {last} around them"
+            else:
+                continue
+            raise ApiError(422, f"{place}: {i} is {problem}", param=place, code="invalid_token")
         room = self.encoder.max_seq_length - len(self._first) - len(last)
         size = room if self.overflow == "chunk" else max(1, len(ids))
         parts = [ids[start : start + size] for start in range(0, len(ids), size)] or [[]]
@@ -402,54 +423,11 @@ def _not_routed(request: Request, error: Any) -> Response:
     return ApiError(error.status_code, f"{request.method} {request.url.path!r:.100}: {error.detail}").response()
 
 
-class _Guard:
-    """Around the application: who may ask, how many at a time, how long it took."""
-
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self.app, self.service = app, service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        service, status, begin = self.service, 500, time.perf_counter()
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
-        service.running += 1
-        try:
-            refused = self._refusal(Request(scope))
-            await (refused.response() if refused else self.app)(scope, receive, watched)
-        except Exception:  # answered here: uvicorn would close the connection
-            logging.getLogger("uvicorn.error").exception("A request failed")
-            await ApiError(500, "The server failed: its log says why").response()(scope, receive, watched)
-        finally:
-            service.running -= 1
-            path = scope["path"] if scope["path"] in service.paths else "other"
-            service.seconds.labels(path, status).observe(time.perf_counter() - begin)
-
-    def _refusal(self, request: Request) -> ApiError | None:
-        """What speaks against this request, before its body is read."""
-        service, path = self.service, request.scope["path"]
-        if path == "/health":
-            return None
-        if service.keys and not is_known(request.headers.get("authorization", ""), service.keys):
-            return ApiError(401, "Send a key that this server knows: Authorization: Bearer KEY", code="invalid_api_key")
-        if service.running > service.limits.requests:
-            problem = f"The server answers {service.limits.requests} requests at a time: try again after Retry-After"
-            return ApiError(429, problem, code="rate_limit_exceeded", retry_after=1)
-        return None
-
-
 def make_server(service: Service) -> uvicorn.Server:
     """Set uvicorn up: quiet, and ended by SIGTERM once every request is answered, or after 30 seconds."""
     protocol = type("Protocol", (Deadline,), {"seconds": service.limits.seconds})
     config = uvicorn.Config(
-        service.app,
+        service,
         http=protocol,
         ws="none",
         lifespan="on",

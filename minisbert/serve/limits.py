@@ -141,13 +141,17 @@ class Deadline(HttpToolsProtocol):
         """Wait for a request."""
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._bytes_around = 0  # of this request, but for its body
+        self._is_head = True  # what comes next belongs to a request's head
         super().connection_made(transport)
         self._hang_up_late("request", False)
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless what stands around the body has no end: headers, the sizes of its parts, trailers."""
         self._bytes_around += len(data)
-        super().data_received(_HTTP_2.sub(b"\r\nX-grade:", data))  # of the same length
+        if self._is_head:  # the sizes stay, and what follows the head is not touched
+            head, end, rest = data.partition(b"\r\n\r\n")
+            data = _HTTP_2.sub(b"\r\nX-grade:", head) + end + rest
+        super().data_received(data)
         if self._bytes_around > BYTES_AROUND:
             self.transport.abort()
         elif self._bytes_around:  # line ends between two requests are the beginning of one, too
@@ -158,6 +162,11 @@ class Deadline(HttpToolsProtocol):
         super().on_message_begin()
         self._hang_up_late("request", False)
 
+    def on_headers_complete(self) -> None:
+        """A body follows, or nothing."""
+        super().on_headers_complete()
+        self._is_head = False
+
     def on_body(self, body: bytes) -> None:
         """The body has a limit of its own (:func:`read_body`)."""
         super().on_body(body)
@@ -167,7 +176,7 @@ class Deadline(HttpToolsProtocol):
         """The request is whole."""
         super().on_message_complete()
         self._hang_up_late("request", True)
-        self._bytes_around = 0
+        self._bytes_around, self._is_head = 0, True
 
     def pause_writing(self) -> None:
         """Wait for a client that reads more slowly than we write."""
