@@ -44,6 +44,7 @@ TIE = 1e-6
 """Scores this close are equal; relative to the score if that is above 1 in size."""
 
 OBJECTIVES = ("accuracy", "balanced", "precision")
+_BLOCK_QUERIES = 1024  # compared with all examples at a time
 EDGE = 0.01  # distance from the outermost score of a threshold that takes or rejects all; 1 % of scores above 1
 
 
@@ -183,7 +184,11 @@ class Router:
         if self.table.scoring == "centroid":
             found = self._compare(vectors, centroids(self.vectors, self.starts, self.similarity_fn_name))
         else:
-            found = np.maximum.reduceat(self._compare(vectors, self.vectors), self.starts[:-1], axis=1)
+            found = np.empty((len(vectors), len(self.starts) - 1))
+            for start in range(0, len(vectors), _BLOCK_QUERIES):
+                block = slice(start, start + _BLOCK_QUERIES)
+                scores = self._compare(vectors[block], self.vectors)  # (q, E) of all E examples
+                found[block] = np.maximum.reduceat(scores, self.starts[:-1], axis=1)
         return found.astype(np.float64)
 
 
