@@ -190,6 +190,11 @@ class Mistake:
     changes: Mapping[str, Operation] = field(repr=False)
     together: bool = False  # whether the result depends on how texts are batched
 
+    @property
+    def is_late(self) -> bool:
+        """Whether it is made behind BERT, where trying it costs little."""
+        return set(self.changes) <= {"token_embeddings", "pool", "normalize"}
+
 
 @dataclass(frozen=True)
 class Change:
