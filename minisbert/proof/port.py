@@ -50,7 +50,7 @@ MEANINGS = {
 
 def meaning(name: str) -> str:
     """What a tensor is, in a line."""
-    name = re.sub(r"\.probs\.\d+$", ".probs", name)
+    name = _base(name)
     return next(says for key, says in MEANINGS.items() if name.endswith(key) or name.startswith(f"{key}."))
 
 
@@ -138,24 +138,20 @@ def recognise(given: str, known: Sequence[str], layers: int) -> str | None:
         return dotted[name]
     name = _PREFIX.sub("", name)
     if state := re.fullmatch(r"(?:all\.)?hidden\.states?\.(\d+)", name):
-        i = int(state[1])
-        name = "embeddings.output" if i == 0 else f"layers.{i - 1}.feed.forward.output"
+        name = f"layers.{int(state[1]) - 1}.feed.forward.output" if int(state[1]) else "embeddings.output"
     elif name in ("last.hidden.state", "token.embeddings", "last.hidden.states"):
         name = f"layers.{layers - 1}.feed.forward.output"
     elif looks := re.fullmatch(r"attentions?\.(\d+)", name):
         name = f"layers.{looks[1]}.attention.probs"
     elif layer := _LAYER.match(name):
-        rest, run = layer[2] or "feed.forward.output", ""
-        if split := re.fullmatch(r"(.*\bprobs)\.(\d+)", rest):
-            rest, run = split[1], f".{split[2]}"
-        name = f"layers.{layer[1]}.{_SYNONYMS.get(rest, rest)}{run}"
+        rest = layer[2] or "feed.forward.output"
+        base = _base(rest)
+        name = f"layers.{layer[1]}.{_SYNONYMS.get(base, base)}{rest[len(base) :]}"
     else:
         name = _SYNONYMS.get(name, name)
-    if name in dotted:
-        return dotted[name]
     # probabilities have one name a run of texts of equal length; others give them all at once, or a text at a time
-    probs = re.fullmatch(r"(layers\.\d+\.attention\.probs)(?:\.\d+)?", name)
-    return name if probs and f"{probs[1]}.0" in known else None
+    is_probs = ".probs" in name and f"{_base(name)}.0" in known
+    return dotted.get(name, name if is_probs else None)
 
 
 def nearest_name(given: str, known: Sequence[str]) -> str:
@@ -209,19 +205,17 @@ def layouts(array: Array, kind: str, lengths: Sequence[int]) -> Iterator[tuple[L
     if array.ndim != axes + 1 or not 0 < len(array) <= count:
         return
     for order in _orders(count, len(array)):
-        if kind == "vector":
+        own = [lengths[i] for i in order]
+        length = 0 if kind == "vector" else array.shape[-1] if kind == "probs" else array.shape[1]
+        if kind == "vector" or set(own) == {length}:
             yield Layout(order), dict(zip(order, array, strict=True))
-            continue
-        length = array.shape[-1] if kind == "probs" else array.shape[1]
-        if length < max(lengths[i] for i in order):
-            continue
-        exact = all(lengths[i] == length for i in order)
-        for side in ["packed"] if exact else ["right", "left"]:
-            parts = {}
-            for i, one in zip(order, array, strict=True):
-                at = slice(0, lengths[i]) if side != "left" else slice(length - lengths[i], length)
-                parts[i] = one[:, at, at] if kind == "probs" else one[at]
-            yield Layout(order, side, 0 if exact else length), parts
+        elif length >= max(own):
+            for side in ("right", "left"):
+                parts = {}
+                for i, one in zip(order, array, strict=True):
+                    at = slice(0, lengths[i]) if side == "right" else slice(length - lengths[i], length)
+                    parts[i] = one[:, at, at] if kind == "probs" else one[at]
+                yield Layout(order, side, length), parts
 
 
 def _orders(count: int, chosen: int) -> list[tuple[int, ...]]:
@@ -256,7 +250,7 @@ def understand(given: Mapping[str, Any], wanted: Mapping[str, Parts], layers: in
     lengths = [len(ids) for ids in wanted["token_ids"].values()]
     possible: dict[str, list[tuple[Layout, Parts]]] = {}
     for name, array in arrays.items():
-        if fits := list(_fitting(name, array, targets[name], lengths)):
+        if fits := _fitting(name, array, targets[name], lengths):
             possible[name] = fits
         else:
             port.misshapen[name] = array.shape, _expected(name, targets[name], lengths)
@@ -286,7 +280,8 @@ def precision(array: Array) -> float:
 
 
 def _base(name: str) -> str:
-    return re.sub(r"\.probs(\.\d+)?$", ".probs", name)
+    """Without the number of a run."""
+    return re.sub(r"\bprobs\.\d+$", "probs", name)
 
 
 def _target(name: str, wanted: Mapping[str, Parts]) -> Parts:
@@ -296,38 +291,28 @@ def _target(name: str, wanted: Mapping[str, Parts]) -> Parts:
     return {i: part for n, parts in wanted.items() if n.startswith(f"{_base(name)}.") for i, part in parts.items()}
 
 
-def _fitting(name: str, array: Array, target: Parts, lengths: Sequence[int]) -> Iterator[tuple[Layout, Parts]]:
-    number = re.search(r"\.probs\.(\d+)$", name)
-    run = wanted_run(name, array, target)
-    if run:  # our own name and shape: all texts of one length
-        yield Layout(tuple(run)), run
-        return
+def _fitting(name: str, array: Array, target: Parts, lengths: Sequence[int]) -> list[tuple[Layout, Parts]]:
+    number = int(name.rpartition(".")[2]) if name != _base(name) else len(lengths)
+    # our own name and shape of probs: ``probs.r`` is of the r-th run of texts of equal length, (c, H, T, T)
+    runs = [[i for i, _ in run] for _, run in groupby(target.items(), lambda item: item[1].shape)]
+    texts = runs[number] if number < len(runs) else []
+    if texts and array.shape == (len(texts), *target[texts[0]].shape):
+        return [(Layout(tuple(texts)), dict(zip(texts, array, strict=True)))]
     fits = [
         fit
         for fit in layouts(array, kind_of(name), lengths)
         if all(part.shape == target[i].shape for i, part in fit[1].items())
     ]
-    if number and int(number[1]) < len(lengths):  # or of one text, without padding: its own, if that fits
+    if number < len(lengths):  # or of one text, without padding: its own, if that fits
         exact = [fit for fit in fits if len(fit[1]) == 1 and not fit[0].length]
-        fits = [fit for fit in exact if int(number[1]) in fit[1]] or exact or fits
-    yield from fits
+        fits = [fit for fit in exact if number in fit[1]] or exact or fits
+    return fits
 
 
 def _nearest(fits: list[tuple[Layout, Parts]], target: Parts) -> tuple[Layout, Parts]:
     """The most ordinary layout, unless another is clearly nearer to the right numbers."""
     best = min(fits, key=lambda fit: distance(fit[1], target))
     return best if 2 * distance(best[1], target) < distance(fits[0][1], target) else fits[0]
-
-
-def wanted_run(name: str, array: Array, target: Parts) -> Parts:
-    """Probabilities as the ledger has them: ``probs.r`` is of the r-th run of texts of equal length, (c, H, T, T)."""
-    number = re.search(r"\.probs\.(\d+)$", name)
-    runs = [[i for i, _ in run] for _, run in groupby(target.items(), lambda item: item[1].shape)]
-    if number and int(number[1]) < len(runs) and array.ndim == 4:
-        texts = runs[int(number[1])]
-        if array.shape == (len(texts), *target[texts[0]].shape):
-            return dict(zip(texts, array, strict=True))
-    return {}
 
 
 def distance(parts: Parts, target: Parts) -> float:
