@@ -392,7 +392,9 @@ def profile(
     if num_threads < 1 or (passes is not None and passes < 1):
         got = f"num_threads={num_threads}, passes={passes}"
         raise ValueError(f"profile: expected at least one thread and one pass, got {got}")
-    model, clocks, plain = encoder.model, [], []
+    model = encoder.model
+    clocks: list[Clock] = []
+    plain: list[float] = []
     before = sgemm_ceiling(num_threads, encoder.dtype), memory_bandwidth()
     keep_freed_memory()
     with threads.hold(num_threads):
