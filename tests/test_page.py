@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import port
 import pytest
 from test_map_page import HOSTILE, PATIENCE, Page
 from tiny import TINY, tiny_dense, tiny_params, write_model
 
 from minisbert import SentenceEncoder, show
 from minisbert.model import config as model_config
-from minisbert.model.bert import trace_bert
-from minisbert.model.ops import ACTIVATIONS, layer_norm, softmax
+from minisbert.model.ops import ACTIVATIONS
 from minisbert.model.params import BertParams
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.page import PADDED, page_of
@@ -81,13 +81,17 @@ STRANGE = [
 ]
 
 
-def test_strange_texts_make_no_element_and_come_back_letter_by_letter(tiny):
-    encoder = tiny()
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_strange_texts_make_no_element_and_pairs_add_up_to_their_cosine(tiny, dtype):
+    encoder = tiny(dtype=dtype)
     plain = Page(show(encoder, *TEXTS).html)
-    for text, other in zip(STRANGE, [*STRANGE[1:], STRANGE[0]], strict=True):
+    for text, other in [*zip(STRANGE, [*STRANGE[1:], STRANGE[0]], strict=True), SAME_LENGTH, ["", ""], [LONGEST, "x"]]:
         page = show(encoder, text, other, overflow="truncate")
-        assert Page(page.html).elements == plain.elements and data_of(page)["texts"] == [text, other]
+        data = data_of(page)
+        assert Page(page.html).elements == plain.elements and data["texts"] == [text, other]
         assert page.html.isprintable() or not set("\u2028\u2029\ud83d") & set(page.html)
+        assert np.shape(data["pairs"]) == tuple(map(len, data["pieces"]))
+        assert abs(np.sum(data["pairs"]) - data["cosine"]) <= 1e-6 and data["cosine"] == page.cosine
 
 
 def test_two_sentences_of_16_tokens_are_at_most_2_000_000_bytes(weights_folder):
@@ -115,73 +119,31 @@ def test_refusals(tiny, texts, choices, says):
         page_of(tiny(**choices).trace(texts))
 
 
-def by_hand(ids, model, padding=0, pre_ln=False):
-    """One text's last hidden states; behind it stands padding, at which no token looks."""
-    params, config, real = model.params, model.config, len(ids)
-    table, activation = params.embeddings, ACTIVATIONS[config.activation][0]
-    ids = [*ids, *[0] * padding]
-
-    def linear(x, p):
-        return x @ p.weight.T + p.bias
-
-    def norm(x, p):
-        return layer_norm(x, p.weight, p.bias, config.layer_norm_eps)
-
-    def heads(x):
-        return x.reshape(len(x), config.num_attention_heads, -1).swapaxes(0, 1)
-
-    def attention(x, p):
-        q, k, v = (heads(linear(x, one)) for one in (p.query, p.key, p.value))
-        probs = softmax(q @ k[:, :real].swapaxes(1, 2) / config.head_size**0.5)
-        return linear((probs @ v[:, :real]).swapaxes(0, 1).reshape(x.shape), p.output)
-
-    def feed_forward(x, p):
-        return linear(activation(linear(x, p.expand)), p.contract)
-
-    x = norm(table.word[ids] + table.position[: len(ids)] + table.token_type[0], table.layer_norm)
-    for layer in params.layers:
-        for block, p in ((attention, layer.attention), (feed_forward, layer.feed_forward)):
-            x = x + block(norm(x, p.layer_norm), p) if pre_ln else norm(x + block(x, p), p.layer_norm)
-    return x
-
-
-def independent(model, texts):
-    """What each switch makes of the cosine, by other means than the page's."""
-    params, config = model.params, model.config
-    longest = max(map(len, texts))
-
-    def states(params=params, config=config, texts=texts):
-        return [trace_bert(ids, np.array([len(ids)]), params, config).output for ids in texts]
-
-    def mean(states):
-        return cosine(*(x.mean(0) for x in states))
-
-    def sharper(layer):
-        query, root = layer.attention.query, config.head_size**0.5
-        query = replace(query, weight=query.weight * root, bias=query.bias * root)
-        return replace(layer, attention=replace(layer.attention, query=query))
-
-    length = min(longest + PADDED, config.max_position_embeddings)
-    return {
-        "no √K": mean(states(replace(params, layers=tuple(map(sharper, params.layers))))),
-        "tanh GELU": mean(states(config=replace(config, hidden_act="gelu_new"))),
-        "LayerNorm first": mean([by_hand(ids, model, pre_ln=True) for ids in texts]),
-        "last layer off": mean(states(replace(params, layers=params.layers[:-1]))),
-        "[CLS], not the mean": cosine(*(x[0] for x in states())),
-        "padding in the mean": mean([by_hand(ids, model, length - len(ids)) for ids in texts]),
-        "no [SEP]": mean(states(texts=[ids[:-1] for ids in texts])),
-    }
+SWITCHED = {  # what each switch is in a port that was written apart
+    "no √K": [(port.SCALE, "")],
+    "tanh GELU": [(port.GELU, port.TANH)],
+    "LayerNorm first": port.PRE_LN,
+    "last layer off": [("range(L)", "range(L - 1)")],
+    "[CLS], not the mean": [(port.MEAN, "x[:, 0]")],
+    "padding in the mean": [(port.MEAN, "x.mean(1)")],
+    "no [SEP]": [],
+}
 
 
 def holds_its_switches(encoder, texts, bound):
     trace = encoder.trace(texts)
     data = data_of(page_of(trace))
-    expected = independent(encoder.model, np.split(trace.token_ids, [trace.lengths[0]]))
+    model, ids = encoder.model, np.split(trace.token_ids, [trace.lengths[0]])
+    length = min(max(trace.lengths) + PADDED, model.config.max_position_embeddings)
+    expected = {}
+    for label, edits in SWITCHED.items():
+        tokens = [one[:-1] for one in ids] if label == "no [SEP]" else ids
+        expected[label] = cosine(*port.port_of(model, tokens, *edits, length=length)["sentence_embedding"])
     found = {one["label"]: one["cosine"] for one in data["switches"]}
     assert found.keys() == expected.keys()
     assert found == pytest.approx(expected, abs=bound)
     moved = {one["label"]: one["moved"] for one in data["switches"]}
-    last, vectors = f"layers.{encoder.model.config.num_hidden_layers - 1}.", {"modules.0", "sentence_embedding"}
+    last, vectors = f"layers.{model.config.num_hidden_layers - 1}.", {"modules.0", "sentence_embedding"}
     names = set(data["madeBy"]) - {"token_ids"}
     assert all(set(of) == names for of in moved.values())
     assert {name for name, far in moved["last layer off"].items() if far is None} == {
@@ -191,15 +153,12 @@ def holds_its_switches(encoder, texts, bound):
     return expected
 
 
-def test_each_switch_gives_the_cosine_that_the_package_gives(tiny):
+def test_each_switch_gives_the_cosine_that_a_port_with_the_mistake_gives(tiny, weights_folder):
+    holds_its_switches(SentenceEncoder(weights_folder), ["i love soup", "soup is my favorite"], 2e-6)
     encoder = tiny(dtype="float64")
     for texts in (TEXTS, SAME_LENGTH, [LONGEST, "soup"], [LONGEST, LONGEST[::-1]]):
         expected = holds_its_switches(encoder, texts, 1e-12)
     assert len(set(expected.values())) == len(expected) > 6
-
-
-def test_each_switch_of_the_real_model(weights_folder):
-    holds_its_switches(SentenceEncoder(weights_folder), ["i love soup", "soup is my favorite"], 2e-6)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -208,15 +167,6 @@ def test_a_switch_is_there_only_where_it_is_a_mistake(tiny, activation):
     labels = {one["label"] for one in data["switches"]}
     assert not labels & {"[CLS], not the mean", "padding in the mean"}
     assert ("tanh GELU" in labels) == (activation == "gelu")
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_pairs_add_up_to_the_cosine(tiny, dtype):
-    for texts in (TEXTS, SAME_LENGTH, ["", ""], [LONGEST, "x"]):
-        page = show(tiny(dtype=dtype), *texts)
-        data = data_of(page)
-        assert np.shape(data["pairs"]) == tuple(map(len, data["pieces"]))
-        assert abs(np.sum(data["pairs"]) - data["cosine"]) <= 1e-6 and data["cosine"] == page.cosine
 
 
 # ------------------------------------------------------------------------------------------------------- in a browser
