@@ -271,7 +271,8 @@ class Judge:
                     both = (*a.changes, *b.changes)
                     forms = {one.form for one in (a, b) if any(c.mistake.together for c in one.changes)} or {form}
                     together = any(c.mistake.together for c in both)
-                    attempt(both, forms.pop(), long and (forms == {"alone"} or (forms == {form} and not together)))
+                    quick = long and (forms == {"alone"} or (forms == {form} and not together))
+                    attempt(both, forms.pop(), quick)
 
         def nearest() -> list[_Tried]:
             return sorted((one for one in tried if one.possible), key=lambda one: one.difference)

@@ -154,12 +154,6 @@ def recognise(given: str, known: Sequence[str], layers: int) -> str | None:
     return dotted.get(name, name if is_probs else None)
 
 
-def nearest_name(given: str, known: Sequence[str]) -> str:
-    """The most similar of our names."""
-    found = difflib.get_close_matches(given.replace("_", "."), known, 1, 0.0)
-    return found[0] if found else known[0]
-
-
 # --------------------------------------------------------------------------------------------------------- the layout
 
 Parts = dict[int, Array]
@@ -342,29 +336,36 @@ def _named(port: Port, given: Mapping[str, Any], wanted: Mapping[str, Parts], la
     found: dict[str, Array] = {}
     known, notes, count = list(wanted), port.notes, len(wanted["token_ids"])
     renamed, empty = [], []
-    for original, value in _unstacked(given, layers):
-        name = recognise(original, known, layers)
+    arrays: list[tuple[str, Any]] = []
+    for name, value in given.items():  # those that Hugging Face gives as tuples, and NumPy stacks, one by one
+        stacked = {"hidden_states": layers + 1, "attentions": layers}.get(name)
+        if stacked and isinstance(value, np.ndarray) and value.ndim > 2 and len(value) == stacked:
+            arrays += [(f"{name}.{i}", one) for i, one in enumerate(value)]
+        else:
+            arrays.append((name, value))
+    for original, value in arrays:
+        ours = recognise(original, known, layers)
         if re.sub(r"[^a-z]", "", original.lower()) in ABOUT or original == "attention_mask":
             continue
         if original in ("embeddings", "embedding", "output", "outputs"):  # of tokens or of texts: the shape says
-            name = "sentence_embedding" if value.ndim == 1 or len(value) == count else "embeddings.output"
+            ours = "sentence_embedding" if value.ndim == 1 or len(value) == count else "embeddings.output"
         if original.endswith((".weight", ".bias")):
             notes.append(f"{original} is a weight and is not compared: verify compares what flows through")
         elif original == "pooler_output":
             notes.append("pooler_output is not compared: a sentence vector is the mean of last_hidden_state")
-        elif name is None:
-            port.unknown[original] = nearest_name(original, known)
+        elif ours is None:
+            port.unknown[original] = difflib.get_close_matches(original.replace("_", "."), known, 1, 0.0)[0]
         elif not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf" or value.ndim == 0:
             what = f"{value.dtype} of {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
             raise ValueError(f"expected an array of real numbers for {original!r}, got {what}")
         elif np.isnan(value).all() and value.size:
             empty.append(original)
         else:
-            if name in found:
-                notes.append(f"{original} is {name}, which is there twice; the first is compared")
-            found.setdefault(name, value.astype(value.dtype.newbyteorder("="), copy=False))
-            if name != original:
-                renamed.append(f"{original} is {name}")
+            if ours in found:
+                notes.append(f"{original} is {ours}, which is there twice; the first is compared")
+            found.setdefault(ours, value.astype(value.dtype.newbyteorder("="), copy=False))
+            if ours != original:
+                renamed.append(f"{original} is {ours}")
     notes += [*_few(renamed, "names"), *(f"not filled in: {one}" for one in _few(empty, "tensors"))]
     order = {name: i for i, name in enumerate(known)}
     place = {name: order.get(name, order.get(f"{_base(name)}.0", 0)) for name in found}
@@ -375,13 +376,3 @@ def _few(items: Sequence[str], what: str) -> list[str]:
     """The first of many in one line, and how many there are."""
     more = f", ... ({len(items)} {what} in all)" if len(items) > 3 else ""
     return [", ".join(items[:3]) + more] if items else []
-
-
-def _unstacked(given: Mapping[str, Any], layers: int) -> Iterator[tuple[str, Any]]:
-    """All arrays; those that Hugging Face gives as tuples, and NumPy stacks, one by one."""
-    for name, value in given.items():
-        stacked = {"hidden_states": layers + 1, "attentions": layers}.get(name)
-        if stacked and isinstance(value, np.ndarray) and value.ndim > 2 and len(value) == stacked:
-            yield from ((f"{name}.{i}", one) for i, one in enumerate(value))
-        else:
-            yield name, value
