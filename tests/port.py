@@ -1,11 +1,12 @@
 """A student's BERT: padded (B, T, D), in plain NumPy, written without this package; mistakes are edited into its text.
 
-`run(ids, mask, weights, *edits)` replaces each (old, new) in the source and gives every tensor by the ledger's names.
+`port_of(model, texts, *edits)` replaces each (old, new) in the source and gives every tensor by the ledger's names.
 """
 
 import math
 
 import numpy as np
+from tiny import named_tensors
 
 SOURCE = """
 def linear(x, name):
@@ -67,26 +68,37 @@ out["modules.0"] = pooled
 out["sentence_embedding"] = pooled / np.linalg.norm(pooled, axis=-1, keepdims=True)
 """
 
+SOFTMAX, SCALE = "a = softmax(s)\n", " / math.sqrt(K)"
+GELU = "(0.5 * x * (1 + erf(x / np.sqrt(2)))).astype(x.dtype)"
+TANH = "0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))"
+MEAN = "(x * m).sum(1) / m.sum(1)"
+FIRST_NORM, SECOND_NORM = (
+    'h = layer_norm(h, p + "attention.output.LayerNorm")',
+    'x = layer_norm(x, p + "output.LayerNorm")',
+)
+NORM = "return (x - mu) / np.sqrt(var + 1e-12)"
+QKV = 'return x @ W[name + ".weight"].T + W[name + ".bias"]'
+PRE_LN = (  # each block reads LayerNorm of the stream, which it adds to
+    ("q, k, v = (linear(x,", "z = " + FIRST_NORM[4:].replace("(h,", "(x,") + "\n    q, k, v = (linear(z,"),
+    (FIRST_NORM, "pass"),
+    ("f = linear(h,", "f = linear(" + SECOND_NORM[4:].replace("(x,", "(h,") + ","),
+    (SECOND_NORM, "pass"),
+)
 
-def run(ids, mask, weights, *edits, heads=12, layers=6):
-    """Every tensor of the port, by name, with its padding."""
-    source = SOURCE
+
+def port_of(model, texts, *edits, length=0, left=False):
+    """Every tensor of a model's port, by name and with its padding; ``texts`` are token ids, each edit (old, new)."""
+    source, config, out = SOURCE, model.config, {}
     for old, new in edits:
         assert old in source, old
         source = source.replace(old, new)
-    out = {}
-    (b, t), d = ids.shape, weights["embeddings.LayerNorm.weight"].size
-    names = {"W": weights, "np": np, "math": math, "erf": np.vectorize(math.erf), "out": out, "ids": ids, "mask": mask}
-    with np.errstate(all="ignore"):
-        exec(source, {**names, "B": b, "T": t, "H": heads, "K": d // heads, "L": layers})
-    return out
-
-
-def padded(texts, length=0, left=False):
-    """Token ids as arrays (B, T) of ids and of the mask."""
-    length = max(length, *(len(text) for text in texts))
+    length = max(length, *map(len, texts))
     ids, mask = np.zeros((len(texts), length), int), np.zeros((len(texts), length), int)
     for row, text in enumerate(texts):
         at = slice(length - len(text), length) if left else slice(0, len(text))
         ids[row, at], mask[row, at] = text, 1
-    return ids, mask
+    names = {"W": named_tensors(config, model.params), "np": np, "math": math, "erf": np.vectorize(math.erf)}
+    names |= {"out": out, "ids": ids, "mask": mask, "B": len(texts), "T": length, "L": config.num_hidden_layers}
+    with np.errstate(all="ignore"):
+        exec(source, {**names, "H": config.num_attention_heads, "K": config.head_size})
+    return out

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from running import run, told
+from torch_oracle import quiet
 
 from minisbert import SentenceEncoder
 from minisbert.model import bert, ops, pooling
@@ -20,6 +21,7 @@ from minisbert.proof.ledger import (
     trace_tensors,
     verdict,
 )
+from minisbert.proof.steps import read_steps
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +35,8 @@ def recorded():
 
 
 def test_the_recorded_file_is_small_and_says_what_made_it(recorded):
-    assert ledger.RECORDED.stat().st_size < 600_000
+    assert ledger.RECORDED.stat().st_size < 600_000 and len(recorded.tensors) == 91
     assert "torch" in recorded.origin and "sentence-transformers" in recorded.origin
-    assert len(recorded.tensors) == 91
-    assert all(tensor.dtype == np.float64 for name, tensor in recorded.tensors.items() if name != "token_ids")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -48,42 +48,25 @@ def test_every_tensor_of_the_trace_has_a_row_and_agrees(weights_folder, recorded
     assert all(tensor.dtype == dtype for name, tensor in ours.items() if name != "token_ids")
 
 
-def gelu_by_tanh(monkeypatch, encoder):
-    monkeypatch.setitem(ops.ACTIVATIONS, "gelu", ops.ACTIVATIONS["gelu_tanh"])
+def one_text_of_all(lengths):
+    return iter([(slice(0, lengths.sum()), 1, lengths.sum())])
 
 
-def no_attention_scale(monkeypatch, encoder):
-    monkeypatch.setattr(bert.math, "sqrt", lambda _: 1.0)
-
-
-def wrong_eps(monkeypatch, encoder):
-    config = dataclasses.replace(encoder.model.config, layer_norm_eps=1e-5)
-    monkeypatch.setattr(encoder, "model", dataclasses.replace(encoder.model, config=config))
-
-
-def one_text_of_all(monkeypatch, encoder):
-    monkeypatch.setattr(bert, "equal_length_runs", lambda lengths: iter([(slice(0, lengths.sum()), 1, lengths.sum())]))
-
-
-def no_normalisation(monkeypatch, encoder):
-    monkeypatch.setattr(pooling, "normalize", lambda x: x)
-
-
-PLANTED = {
-    wrong_eps: "embeddings.output",
-    no_attention_scale: "layers.0.attention.probs.0",
-    one_text_of_all: "layers.0.attention.probs.0",
-    gelu_by_tanh: "layers.0.feed_forward.activated",
-    no_normalisation: "sentence_embedding",
-}
+PLANTED = [  # what takes the place of which function, and the first tensor that is wrong
+    (bert, "layer_norm", lambda x, weight, bias, eps: ops.layer_norm(x, weight, bias, 1e-5), "embeddings.output"),
+    (bert.math, "sqrt", lambda _: 1.0, "layers.0.attention.probs.0"),
+    (bert, "equal_length_runs", one_text_of_all, "layers.0.attention.probs.0"),
+    (bert, "ACTIVATIONS", {"gelu": ops.ACTIVATIONS["gelu_tanh"]}, "layers.0.feed_forward.activated"),
+    (pooling, "normalize", lambda x: x, "sentence_embedding"),
+]
 
 
 def test_a_planted_mistake_is_found_where_it_was_planted(encoder, recorded, monkeypatch):
-    for plant, first in PLANTED.items():
+    for owner, name, wrong, first in PLANTED:
         with monkeypatch.context() as patch:
-            plant(patch, encoder)
+            patch.setattr(owner, name, wrong)
             rows = compare(trace_tensors(encoder.trace(recorded.texts)), recorded, "float32")
-        assert first_disagreement(rows).name == first, plant.__name__
+        assert first_disagreement(rows).name == first, name
         assert first in verdict(rows) and made_by(first) in verdict(rows)
         assert "<-- differs" in format_ledger(rows)
 
@@ -121,10 +104,15 @@ def test_live_pytorch_agrees_on_other_texts(weights_folder, sentence_transformer
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_recorded_tensors_can_be_remade(weights_folder, sentence_transformers, recorded):
-    from minisbert.proof.reference import TEXTS, torch_reference
+def test_the_recorded_tensors_and_steps_can_be_remade(weights_folder, sentence_transformers, recorded):
+    from minisbert.proof.reference import TEXTS, torch_reference, torch_steps
 
+    quiet(threads=1)
     remade = torch_reference(weights_folder, TEXTS, "float64", 256)
     assert list(remade.tensors) == list(recorded.tensors)
     rows = compare(remade.tensors, recorded, "float64")
     assert first_disagreement(rows) is None, format_ledger(rows)
+    steps, remade_steps = read_steps(), torch_steps(weights_folder)
+    assert list(remade_steps.gradients) == list(steps.gradients)
+    assert np.abs(remade_steps.losses - steps.losses).max() < 1e-9  # measured 1e-13 between versions
+    assert steps.largest_difference(remade_steps)[1] < 1e-9

@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import port
 import pytest
 from test_map_page import HOSTILE, PATIENCE, Page
 from tiny import TINY, tiny_dense, tiny_params, write_model
 
 from minisbert import SentenceEncoder, show
 from minisbert.model import config as model_config
-from minisbert.model.bert import trace_bert
-from minisbert.model.ops import ACTIVATIONS, layer_norm, softmax
+from minisbert.model.ops import ACTIVATIONS
 from minisbert.model.params import BertParams
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.page import PADDED, page_of
@@ -81,13 +81,17 @@ STRANGE = [
 ]
 
 
-def test_strange_texts_make_no_element_and_come_back_letter_by_letter(tiny):
-    encoder = tiny()
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_strange_texts_make_no_element_and_pairs_add_up_to_their_cosine(tiny, dtype):
+    encoder = tiny(dtype=dtype)
     plain = Page(show(encoder, *TEXTS).html)
-    for text, other in zip(STRANGE, [*STRANGE[1:], STRANGE[0]], strict=True):
+    for text, other in [*zip(STRANGE, [*STRANGE[1:], STRANGE[0]], strict=True), SAME_LENGTH, ["", ""], [LONGEST, "x"]]:
         page = show(encoder, text, other, overflow="truncate")
-        assert Page(page.html).elements == plain.elements and data_of(page)["texts"] == [text, other]
+        data = data_of(page)
+        assert Page(page.html).elements == plain.elements and data["texts"] == [text, other]
         assert page.html.isprintable() or not set("\u2028\u2029\ud83d") & set(page.html)
+        assert np.shape(data["pairs"]) == tuple(map(len, data["pieces"]))
+        assert abs(np.sum(data["pairs"]) - data["cosine"]) <= 1e-6 and data["cosine"] == page.cosine
 
 
 def test_two_sentences_of_16_tokens_are_at_most_2_000_000_bytes(weights_folder):
@@ -115,73 +119,31 @@ def test_refusals(tiny, texts, choices, says):
         page_of(tiny(**choices).trace(texts))
 
 
-def by_hand(ids, model, padding=0, pre_ln=False):
-    """One text's last hidden states; behind it stands padding, at which no token looks."""
-    params, config, real = model.params, model.config, len(ids)
-    table, activation = params.embeddings, ACTIVATIONS[config.activation][0]
-    ids = [*ids, *[0] * padding]
-
-    def linear(x, p):
-        return x @ p.weight.T + p.bias
-
-    def norm(x, p):
-        return layer_norm(x, p.weight, p.bias, config.layer_norm_eps)
-
-    def heads(x):
-        return x.reshape(len(x), config.num_attention_heads, -1).swapaxes(0, 1)
-
-    def attention(x, p):
-        q, k, v = (heads(linear(x, one)) for one in (p.query, p.key, p.value))
-        probs = softmax(q @ k[:, :real].swapaxes(1, 2) / config.head_size**0.5)
-        return linear((probs @ v[:, :real]).swapaxes(0, 1).reshape(x.shape), p.output)
-
-    def feed_forward(x, p):
-        return linear(activation(linear(x, p.expand)), p.contract)
-
-    x = norm(table.word[ids] + table.position[: len(ids)] + table.token_type[0], table.layer_norm)
-    for layer in params.layers:
-        for block, p in ((attention, layer.attention), (feed_forward, layer.feed_forward)):
-            x = x + block(norm(x, p.layer_norm), p) if pre_ln else norm(x + block(x, p), p.layer_norm)
-    return x
-
-
-def independent(model, texts):
-    """What each switch makes of the cosine, by other means than the page's."""
-    params, config = model.params, model.config
-    longest = max(map(len, texts))
-
-    def states(params=params, config=config, texts=texts):
-        return [trace_bert(ids, np.array([len(ids)]), params, config).output for ids in texts]
-
-    def mean(states):
-        return cosine(*(x.mean(0) for x in states))
-
-    def sharper(layer):
-        query, root = layer.attention.query, config.head_size**0.5
-        query = replace(query, weight=query.weight * root, bias=query.bias * root)
-        return replace(layer, attention=replace(layer.attention, query=query))
-
-    length = min(longest + PADDED, config.max_position_embeddings)
-    return {
-        "no √K": mean(states(replace(params, layers=tuple(map(sharper, params.layers))))),
-        "tanh GELU": mean(states(config=replace(config, hidden_act="gelu_new"))),
-        "LayerNorm first": mean([by_hand(ids, model, pre_ln=True) for ids in texts]),
-        "last layer off": mean(states(replace(params, layers=params.layers[:-1]))),
-        "[CLS], not the mean": cosine(*(x[0] for x in states())),
-        "padding in the mean": mean([by_hand(ids, model, length - len(ids)) for ids in texts]),
-        "no [SEP]": mean(states(texts=[ids[:-1] for ids in texts])),
-    }
+SWITCHED = {  # what each switch is in a port that was written apart
+    "no √K": [(port.SCALE, "")],
+    "tanh GELU": [(port.GELU, port.TANH)],
+    "LayerNorm first": port.PRE_LN,
+    "last layer off": [("range(L)", "range(L - 1)")],
+    "[CLS], not the mean": [(port.MEAN, "x[:, 0]")],
+    "padding in the mean": [(port.MEAN, "x.mean(1)")],
+    "no [SEP]": [],
+}
 
 
 def holds_its_switches(encoder, texts, bound):
     trace = encoder.trace(texts)
     data = data_of(page_of(trace))
-    expected = independent(encoder.model, np.split(trace.token_ids, [trace.lengths[0]]))
+    model, ids = encoder.model, np.split(trace.token_ids, [trace.lengths[0]])
+    length = min(max(trace.lengths) + PADDED, model.config.max_position_embeddings)
+    expected = {}
+    for label, edits in SWITCHED.items():
+        tokens = [one[:-1] for one in ids] if label == "no [SEP]" else ids
+        expected[label] = cosine(*port.port_of(model, tokens, *edits, length=length)["sentence_embedding"])
     found = {one["label"]: one["cosine"] for one in data["switches"]}
     assert found.keys() == expected.keys()
     assert found == pytest.approx(expected, abs=bound)
     moved = {one["label"]: one["moved"] for one in data["switches"]}
-    last, vectors = f"layers.{encoder.model.config.num_hidden_layers - 1}.", {"modules.0", "sentence_embedding"}
+    last, vectors = f"layers.{model.config.num_hidden_layers - 1}.", {"modules.0", "sentence_embedding"}
     names = set(data["madeBy"]) - {"token_ids"}
     assert all(set(of) == names for of in moved.values())
     assert {name for name, far in moved["last layer off"].items() if far is None} == {
@@ -191,44 +153,22 @@ def holds_its_switches(encoder, texts, bound):
     return expected
 
 
-def test_each_switch_gives_the_cosine_that_the_package_gives(tiny):
+def test_each_switch_gives_the_cosine_that_a_port_with_the_mistake_gives(tiny, weights_folder):
+    holds_its_switches(SentenceEncoder(weights_folder), ["i love soup", "soup is my favorite"], 2e-6)
     encoder = tiny(dtype="float64")
     for texts in (TEXTS, SAME_LENGTH, [LONGEST, "soup"], [LONGEST, LONGEST[::-1]]):
         expected = holds_its_switches(encoder, texts, 1e-12)
     assert len(set(expected.values())) == len(expected) > 6
 
 
-def test_each_switch_of_the_real_model(weights_folder):
-    holds_its_switches(SentenceEncoder(weights_folder), ["i love soup", "soup is my favorite"], 2e-6)
-
-
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_a_switch_is_there_only_where_it_is_a_mistake(tiny, activation):
-    data = data_of(show(tiny(activation, modules=(Pooling(("cls",)), Normalize())), *TEXTS))
-    labels = {one["label"] for one in data["switches"]}
-    assert not labels & {"[CLS], not the mean", "padding in the mean"}
-    assert ("tanh GELU" in labels) == (activation == "gelu")
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_pairs_add_up_to_the_cosine(tiny, dtype):
-    for texts in (TEXTS, SAME_LENGTH, ["", ""], [LONGEST, "x"]):
-        page = show(tiny(dtype=dtype), *texts)
-        data = data_of(page)
-        assert np.shape(data["pairs"]) == tuple(map(len, data["pieces"]))
-        assert abs(np.sum(data["pairs"]) - data["cosine"]) <= 1e-6 and data["cosine"] == page.cosine
-
-
 # ------------------------------------------------------------------------------------------------------- in a browser
 
 
 @contextmanager
-def opened(browser, file, address="", size=(1440, 900), scheme="light", before=None):
+def opened(browser, file, size=(1440, 900), scheme="light", before=None):
     """A page in a browser without a network; nothing goes wrong in it, and nothing is asked for but the file."""
-    width, height = size
-    context = browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce", offline=True
-    )
+    viewport = dict(zip(("width", "height"), size, strict=True))
+    context = browser.new_context(viewport=viewport, color_scheme=scheme, reduced_motion="reduce", offline=True)
     page, wrong, asked = context.new_page(), [], []
     page.set_default_timeout(PATIENCE)
     page.on("console", lambda message: wrong.append(message.text))
@@ -236,7 +176,7 @@ def opened(browser, file, address="", size=(1440, 900), scheme="light", before=N
     page.on("request", lambda request: asked.append(request.url))
     if before:
         page.add_init_script(before)
-    page.goto(file.as_uri() + address, timeout=PATIENCE)
+    page.goto(file.as_uri(), timeout=PATIENCE)
     if not before:
         page.wait_for_selector("html[data-ready]")
     yield page
@@ -248,10 +188,10 @@ def opened(browser, file, address="", size=(1440, 900), scheme="light", before=N
 def at(browser, tmp_path):
     """Open a page by its HTML."""
 
-    def opens(html, *args, **options):
+    def opens(html, **options):
         file = tmp_path / "page.html"
         file.write_text(html, encoding="utf-8", newline="")
-        return opened(browser, file, *args, **options)
+        return opened(browser, file, **options)
 
     return opens
 
@@ -337,6 +277,8 @@ def test_every_tensor_is_the_models_and_every_kind_of_cell_opens_to_what_made_it
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation_function_and_texts_of_one_length(at, tiny, activation):
     trace = tiny(activation).trace(SAME_LENGTH)
+    labels = {one["label"] for one in data_of(page_of(trace))["switches"]}
+    assert ("tanh GELU" in labels) == (activation == "gelu")
     with at(trace.to_html()) as page:
         holds_its_numbers(page, trace, np.random.default_rng(1))
 
@@ -541,7 +483,7 @@ def test_paper_shows_all_scenes(shown):
 
 def test_strange_texts_in_a_browser(at, tiny):
     encoder = tiny()
-    for a, b in zip(STRANGE[::2], [*STRANGE[1::2], STRANGE[0]], strict=False):
+    for a, b in (("".join(HOSTILE), " ".join(STRANGE[5:])), (STRANGE[5], STRANGE[-2]), ("", STRANGE[-1])):
         with at(show(encoder, a, b, overflow="truncate").html, size=(390, 844)) as page:
             page.evaluate(ALL, True)
             assert page.evaluate("[...document.querySelectorAll('blockquote span')].map(x => x.textContent)") == [a, b]
@@ -562,6 +504,8 @@ def test_strange_texts_in_a_browser(at, tiny):
 )
 def test_without_a_sum_over_pairs_the_page_says_why(at, tiny, modules, why, without):
     trace = tiny(modules=modules).trace(TEXTS)
+    labels = {one["label"] for one in data_of(page_of(trace))["switches"]}
+    assert ("padding in the mean" in labels) == ("[CLS], not the mean" in labels) == (modules[0] == Pooling())
     with at(trace.to_html()) as page:
         holds_its_numbers(page, trace, np.random.default_rng(3), without)
         page.evaluate(ALL, True)

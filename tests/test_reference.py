@@ -41,27 +41,17 @@ def folder_of(name, path):
     return write_model(path / name, config=config, modules=modules, params=params)
 
 
-def rows_of(encoder, tensors, dtype):
-    encoder.max_seq_length = 9
-    trace = encoder.trace(TEXTS, overflow="truncate")
-    return compare(trace_tensors(trace), Reference(TEXTS, tensors, 1, "recorded"), dtype)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", CASES)
-def test_every_tensor_equals_the_recorded_one(name, dtype, tmp_path):
+def test_every_tensor_equals_the_recorded_one_and_encode_the_vectors_in_any_batch(name, dtype, tmp_path):
     _, _, tensors = read_case(name)
-    rows = rows_of(SentenceEncoder(folder_of(name, tmp_path), dtype=dtype), tensors, dtype)
+    encoder = SentenceEncoder(folder_of(name, tmp_path), dtype=dtype, max_seq_length=9)
+    trace = encoder.trace(TEXTS, overflow="truncate")
+    rows = compare(trace_tensors(trace), Reference(TEXTS, tensors, 1, "recorded"), dtype)
     assert [row.name for row in rows] == list(tensors)
     for row in rows:
         scale = max(1.0, float(np.abs(tensors[row.name]).max()))
         assert row.difference <= BOUNDS[dtype] * scale, format_ledger(rows)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_encode_gives_the_recorded_vectors_in_any_batch(name, tmp_path):
-    _, _, tensors = read_case(name)
-    encoder = SentenceEncoder(folder_of(name, tmp_path), max_seq_length=9)
     for batch_size in (None, 1, 2):
         vectors = encoder.encode(TEXTS, batch_size=batch_size, overflow="truncate")
         np.testing.assert_allclose(vectors, tensors["sentence_embedding"], rtol=1e-5, atol=1e-6)

@@ -5,6 +5,9 @@ import logging
 
 import numpy as np
 
+from minisbert.proof.ledger import trace_tensors
+from minisbert.proof.reference import bert_tensors
+
 # other people's warnings, which pyproject.toml would make errors; ours stay errors
 THIRD_PARTY_WARNINGS = (
     "ignore::DeprecationWarning",
@@ -78,85 +81,17 @@ def strip(padded, mask):
     return padded[mask.bool()].detach().numpy()
 
 
-def torch_trace(model, token_ids, lengths):
-    """Every tensor of a ``transformers.BertModel``, by the names of ``Trace.tensors()`` and without padding.
-
-    The model must have been loaded with ``attn_implementation="eager"``, so that it gives its probabilities. They
-    come as ``"layers.i.attention.probs"``, one ``(H, T, T)`` per text.
-    """
-    import torch
-
-    ids, mask = pad(token_ids, lengths)
-    seen = {}
-    handles = []
-
-    def keep(name, module):
-        def hook(module, inputs, output):
-            tensor = output[0] if isinstance(output, tuple) else output
-            seen[name] = strip(tensor.expand(len(ids), *tensor.shape[1:]), mask)
-
-        handles.append(module.register_forward_hook(hook))
-
-    def keep_input(name, module):
-        def hook(module, inputs):
-            seen[name] = strip(inputs[0], mask)
-
-        handles.append(module.register_forward_pre_hook(hook))
-
-    keep("embeddings.word", model.embeddings.word_embeddings)
-    keep("embeddings.position", model.embeddings.position_embeddings)
-    keep_input("embeddings.summed", model.embeddings.LayerNorm)
-    keep("embeddings.output", model.embeddings)
-    for i, layer in enumerate(model.encoder.layer):
-        attention, name = layer.attention, f"layers.{i}.attention"
-        keep(f"{name}.query", attention.self.query)
-        keep(f"{name}.key", attention.self.key)
-        keep(f"{name}.value", attention.self.value)
-        keep_input(f"{name}.context", attention.output.dense)
-        keep(f"{name}.projected", attention.output.dense)
-        keep_input(f"{name}.summed", attention.output.LayerNorm)
-        keep(f"{name}.output", attention.output)
-        name = f"layers.{i}.feed_forward"
-        keep(f"{name}.expanded", layer.intermediate.dense)
-        keep(f"{name}.activated", layer.intermediate)
-        keep(f"{name}.projected", layer.output.dense)
-        keep_input(f"{name}.summed", layer.output.LayerNorm)
-        keep(f"{name}.output", layer.output)
-    with torch.inference_mode():
-        result = model.eval()(input_ids=ids, attention_mask=mask, output_attentions=True)
-    for handle in handles:
-        handle.remove()
-    for i, probs in enumerate(result.attentions):
-        seen[f"layers.{i}.attention.probs"] = [
-            p[:, :n, :n].numpy() for p, n in zip(probs, lengths.tolist(), strict=True)
-        ]
-    return seen
-
-
-def our_trace(encoder, texts):
-    """Our trace and its tensors, the probabilities regrouped as one ``(H, T, T)`` per text."""
-    trace = encoder.trace(texts, overflow="truncate")
-    tensors = {}
-    for name, array in trace.tensors().items():  # in the order of computation, which stays
-        whole, is_probs, _ = name.partition(".probs.")
-        if is_probs:
-            tensors.setdefault(f"{whole}.probs", []).extend(array)
-        else:
-            tensors[name] = array
-    return trace, tensors
-
-
 def trace_differences(encoder, model, texts, measure) -> dict[str, float]:
-    """Compare every tensor up to the last layer, by name, in the order of computation."""
-    trace, ours = our_trace(encoder, texts)
-    reference = torch_trace(model, trace.token_ids, trace.lengths)
-    ours = {name: value for name, value in ours.items() if name.startswith(("embeddings.", "layers."))}
-    assert ours.keys() == reference.keys(), f"tensors without a partner: {sorted(ours.keys() ^ reference.keys())}"
-    found = {}
-    for name, value in ours.items():
-        pairs = zip(value, reference[name], strict=True) if isinstance(value, list) else [(value, reference[name])]
-        found[name] = max(measure(a, b) for a, b in pairs)
-    return found
+    """Compare every tensor up to the last layer, by name, in the order of computation.
+
+    The model must have been loaded with ``attn_implementation="eager"``, so that it gives its probabilities.
+    """
+    trace = encoder.trace(texts, overflow="truncate")
+    ids, mask = pad(trace.token_ids, trace.lengths)
+    reference, _ = bert_tensors(model.eval(), {"input_ids": ids, "attention_mask": mask})
+    ours = {name: value for name, value in trace_tensors(trace).items() if name in reference}
+    assert list(ours) == list(reference), f"tensors without a partner: {sorted(ours.keys() ^ reference.keys())}"
+    return {name: measure(value, reference[name]) for name, value in ours.items()}
 
 
 def first_parting(differences: dict[str, float], bound: float) -> str | None:

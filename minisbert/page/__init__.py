@@ -34,7 +34,6 @@ from minisbert.html_page import assemble
 from minisbert.model import Array
 from minisbert.model.folder import SentenceModel
 from minisbert.model.ops import ACTIVATIONS, layer_norm, softmax
-from minisbert.model.params import LayerParams, LinearParams
 from minisbert.model.pooling import Module, Pooling
 from minisbert.model.tokens import Overflow
 from minisbert.proof import mistakes
@@ -129,11 +128,11 @@ def page_of(trace: Trace) -> Page:
     encoder, numbers = trace.encoder, _Numbers()
     model, config = encoder.model, encoder.model.config
     columns = _columns(trace)
-    kept = _keep_weights(numbers, model, columns, int(trace.lengths.max()))
+    added, norms = _keep_weights(numbers, model, columns, int(trace.lengths.max()))
     ends = np.cumsum(trace.lengths).tolist()
     rows = [slice(0, ends[0]), slice(*ends)]  # of each text in the strip
     for i in (0, 1):
-        _keep_text(numbers, kept, trace, i, rows[i])
+        _keep_text(numbers, added, norms, trace, i, rows[i])
     for vectors in trace.modules:
         numbers.single(vectors)
     cosine = float(pairwise_cos_sim(*trace.sentence_embedding[:, None])[0])
@@ -213,21 +212,7 @@ class _Numbers:
         return found
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """Weights as the page has them."""
-
-    position: Array  # (T, D) of the longer text
-    token_type: Array  # (D,)
-    norms: list[tuple[Array, Array]]  # of the embeddings, then two a layer
-
-
 MATRICES = ("query", "key", "value", "output", "expand", "contract")
-
-
-def _matrices(layer: LayerParams) -> dict[str, LinearParams]:
-    parts = {**vars(layer.attention), **vars(layer.feed_forward)}
-    return {name: parts[name] for name in MATRICES}
 
 
 def _columns(trace: Trace) -> list[dict[str, int]]:
@@ -241,37 +226,41 @@ def _columns(trace: Trace) -> list[dict[str, int]]:
     return found
 
 
-def _keep_weights(numbers: _Numbers, model: SentenceModel, columns: list[dict[str, int]], length: int) -> _Kept:
-    """Keep positions, token type, every LayerNorm, and one row of each matrix."""
+def _keep_weights(
+    numbers: _Numbers, model: SentenceModel, columns: list[dict[str, int]], length: int
+) -> tuple[tuple[Array, Array], list[tuple[Array, Array]]]:
+    """Keep what is added to each word, every LayerNorm, and one row of each matrix; give the former as kept."""
     tables = model.params.embeddings
-    position, token_type = numbers.half(tables.position[:length]), numbers.half(tables.token_type[0])
+    added = numbers.half(tables.position[:length]), numbers.half(tables.token_type[0])
     norms = [tables.layer_norm]
     for layer in model.params.layers:
         norms += [layer.attention.layer_norm, layer.feed_forward.layer_norm]
-    kept = _Kept(position, token_type, [(numbers.half(norm.weight), numbers.half(norm.bias)) for norm in norms])
+    kept = [(numbers.half(norm.weight), numbers.half(norm.bias)) for norm in norms]
     for layer, chosen in zip(model.params.layers, columns, strict=True):
-        for name, matrix in _matrices(layer).items():
-            numbers.half(matrix.weight[chosen[name]])
-            numbers.half(matrix.bias[chosen[name]][None])
-    return kept
+        parts = {**vars(layer.attention), **vars(layer.feed_forward)}
+        for name in MATRICES:
+            numbers.half(parts[name].weight[chosen[name]])
+            numbers.half(parts[name].bias[chosen[name]][None])
+    return added, kept
 
 
-def _keep_text(numbers: _Numbers, kept: _Kept, trace: Trace, i: int, own: slice) -> None:
+def _keep_text(
+    numbers: _Numbers, added: tuple[Array, Array], norms: list[tuple[Array, Array]], trace: Trace, i: int, own: slice
+) -> None:
     """Keep every tensor of one text: the forward pass once more, from what the page has."""
     config = trace.encoder.model.config
     activation, _ = ACTIVATIONS[config.activation]
-    norms = iter(kept.norms)
+    norm = iter(norms)
 
     def normed(summed: Array, output: Array) -> Array:
-        return numbers.missed(layer_norm(summed, *next(norms), config.layer_norm_eps), output[own])
+        return numbers.missed(layer_norm(summed, *next(norm), config.layer_norm_eps), output[own])
 
     def heads(x: Array) -> Array:
         return x.reshape(len(x), config.num_attention_heads, config.head_size).swapaxes(0, 1)
 
-    table = trace.bert.embeddings
+    table, (position, token_type) = trace.bert.embeddings, added
     word = numbers.half(table.word[own])  # (T, D)
-    summed = numbers.missed(word + kept.position[: len(word)] + kept.token_type, table.summed[own])
-    hidden = normed(summed, table.output)
+    hidden = normed(numbers.missed(word + position[: len(word)] + token_type, table.summed[own]), table.output)
     for layer in trace.bert.layers:
         looked, thought = layer.attention, layer.feed_forward
         query, key, value = (heads(numbers.half(x[own])) for x in (looked.query, looked.key, looked.value))
@@ -316,43 +305,35 @@ def _ledger(encoder: SentenceEncoder) -> dict[str, list[float]] | None:
 
 def _switches(texts: Sequence[Array], model: SentenceModel) -> list[dict[str, Any]]:
     """What each mistake makes of the cosine, and how far it moves each tensor, relative to its largest number."""
-    length = min(max(map(len, texts)) + PADDED, model.config.max_position_embeddings)
-    right = _by_text(texts, model, length)
-    first = model.modules[0]
+    config, length = model.config, min(max(map(len, texts)) + PADDED, model.config.max_position_embeddings)
+
+    def made(texts: Sequence[Array], *changes: mistakes.Change) -> dict[str, list[Array]]:
+        """Each tensor of each text, as a port computes it that pads."""
+        batch = mistakes.Batch.of(texts, length)
+        return {n: batch.by_text(n, x) for n, x in mistakes.forward(batch, model, mistakes.Recipe(*changes)).items()}
+
+    first, right = model.modules[0], made(texts)
     is_right = {  # what is no mistake in this model
-        "activation": model.config.activation != "gelu",
+        "activation": config.activation != "gelu",
         "pool": not (isinstance(first, Pooling) and first.modes == ("mean",)),
     }
-    sizes = {"K": model.config.head_size, "D": model.config.hidden_size, "H": model.config.num_attention_heads}
-    found = []
+    sizes = {"K": config.head_size, "D": config.hidden_size, "H": config.num_attention_heads}
+    wrong = {}
     for label, op, says in SWITCHES:
-        if is_right.get(op):
-            continue
-        mistake = next(one for one in mistakes.mistakes_of(op) if one.says.startswith(says))
-        wrong = _by_text(texts, model, length, mistakes.Recipe(mistakes.Change(mistake)))
-        found.append((label, mistake.says.format(**sizes), wrong))
+        if not is_right.get(op):
+            mistake = next(one for one in mistakes.mistakes_of(op) if one.says.startswith(says))
+            wrong[label, mistake.says.format(**sizes)] = made(texts, mistakes.Change(mistake))
     if last := len(model.tokenizer.last):
-        found.append((*NO_SEP, _by_text([ids[:-last] for ids in texts], model, length)))
+        wrong[NO_SEP] = made([ids[:-last] for ids in texts])
     return [
         {
             "label": label,
             "says": says,
-            "cosine": float(pairwise_cos_sim(*(x[None] for x in wrong["sentence_embedding"]))[0]),
-            "moved": {
-                name: [_moved(*pair) for pair in zip(right[name], wrong[name], strict=True)] if name in wrong else None
-                for name in right
-            },
+            "cosine": float(pairwise_cos_sim(*(x[None] for x in of["sentence_embedding"]))[0]),
+            "moved": {n: [*map(_moved, right[n], of[n])] if n in of else None for n in right},
         }
-        for label, says, wrong in found
+        for (label, says), of in wrong.items()
     ]
-
-
-def _by_text(
-    texts: Sequence[Array], model: SentenceModel, length: int, recipe: mistakes.Recipe | None = None
-) -> dict[str, list[Array]]:
-    """Each tensor of each text, as a port computes it that pads."""
-    batch = mistakes.Batch.of(texts, length)
-    return {name: batch.by_text(name, x) for name, x in mistakes.forward(batch, model, recipe).items()}
 
 
 def _moved(right: Array, wrong: Array) -> float:

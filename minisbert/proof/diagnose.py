@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import threadpoolctl
@@ -25,7 +25,7 @@ from minisbert.model import Array
 from minisbert.model.ops import normalize
 from minisbert.model.params import read_checkpoint
 from minisbert.model.pooling import Normalize
-from minisbert.proof.judge import LATE, tokenisations
+from minisbert.proof.judge import tokenisations
 from minisbert.proof.mistakes import (
     MISTAKES,
     Batch,
@@ -50,7 +50,8 @@ PROMPTS = (
 LIMITS = (64, 128, 256, 384)  # tried in pairs with others, too
 FEWEST = 8  # numbers; fewer are near to something by chance
 NEAREST = 6  # settings that are tried in pairs
-ENDS = ("embeddings.output",)
+ENDS = ("embeddings.output", "feed_forward.output")  # what is pooled
+WHOLE = ("int8", "integers")  # precisions
 SIMILAR = 0.95  # a cosine below which a vector is another model's, or another text's
 COARSEST = 0.02  # rounding of a vector of length 1; what is coarser would fit too much
 ROUNDING = 2e-6  # how far numbers of two float32 computations may be apart, of vectors of length 1
@@ -95,7 +96,16 @@ class _Setting:
     @property
     def is_early(self) -> bool:
         """Whether BERT has to be computed again."""
-        return self.change is None or not set(self.change.changes) <= LATE or bool(self.length)
+        return self.change is None or not self.change.is_late or bool(self.length)
+
+
+class _Tried(NamedTuple):
+    """Some settings, and what they make."""
+
+    settings: tuple[_Setting, ...]
+    vector: Array  # of length 1
+    away: float  # 1 - its cosine with what was given
+    difference: float  # max |vector - given|
 
 
 def diagnose(encoder: SentenceEncoder, text: str, vector: Any) -> Diagnosis:
@@ -127,72 +137,72 @@ def diagnose(encoder: SentenceEncoder, text: str, vector: Any) -> Diagnosis:
     This is the vector of a port in which the vector of [CLS] is the sentence vector, not the mean.
     """
     given, precision, step = _checked(vector)
-    model, length = encoder.model, float(np.linalg.norm(given))
+    length = float(np.linalg.norm(given))
     own = encoder.encode(text, normalize_embeddings=True, overflow="truncate").astype(np.float64)
     if not length:
         raise ValueError("diagnose: vector: all its numbers are 0")
     if given.size > len(own):
         says = f"This vector is another model's: it has {given.size} dimensions; {encoder.name} gives {len(own)}."
         return Diagnosis((), False, np.inf, 0.0, length, precision, says, ())
-    if _is_binary(given, own):
+    # bytes of signs, as libraries quantise to binary
+    if 8 * given.size == own.size and any(np.array_equal(given + shift, np.packbits(own > 0)) for shift in (0, 128)):
         says = "it is binary: the signs of the model's own numbers, eight to a byte"
         return Diagnosis((says,), True, 0.0, 0.0, length, "binary", f"This is the model's own vector, but {says}.", ())
     unit, rounding = given / length, min(max(ROUNDING, step / length), COARSEST)
     own = _cut(own, given.size)
-    scaled = isinstance(model.modules[-1], Normalize)
-
+    right = _ids(encoder, encoder.model.prompts.get(encoder.default_prompt_name or "", "") + text)
     outputs: dict[Any, tuple[Batch, list[Array]]] = {}  # of BERT; what follows it is cheap
 
+    def tokens(settings: Sequence[_Setting]) -> Array:
+        return next((s.ids for s in settings if s.ids is not None), right)
+
     def compute(settings: Sequence[_Setting]) -> dict[str, Array]:
-        ids = next((s.ids for s in settings if s.ids is not None), right)
-        changes = [Change(s.change) for s in settings if s.change is not None]
-        early = tuple(change for change in changes if not set(change.mistake.changes) <= LATE)
+        ids, changes = tokens(settings), [Change(s.change) for s in settings if s.change is not None]
+        early = tuple(change for change in changes if not change.mistake.is_late)
         key = ids.tobytes(), max((s.length for s in settings), default=0), early
         with np.errstate(all="ignore"):
             if key not in outputs:
                 batch = Batch.of([ids], key[1])
-                tensors = forward(batch, model, Recipe(*early), None, 0, 2 * model.config.num_hidden_layers)
-                outputs[key] = batch, [tensors[n] for n in tensors if n in ENDS or n.endswith("feed_forward.output")]
+                found = forward(batch, encoder.model, Recipe(*early), until=2 * encoder.model.config.num_hidden_layers)
+                outputs[key] = batch, [x for name, x in found.items() if name.endswith(ENDS)]
             batch, every = outputs[key]
-            return pooled(Recipe(*changes), every, batch, model)
+            return pooled(Recipe(*changes), every, batch, encoder.model)
+
+    tried = [_Tried((), own, 1 - float(own @ unit), float(np.abs(own - unit).max()))]
 
     def attempt(*settings: _Setting) -> None:
         made = _cut(compute(settings)["sentence_embedding"][0].astype(float), given.size)
         if np.abs(made - own).max() > ROUNDING / 10:  # else it is no other vector, or none at all
-            tried.append((settings, made))
+            tried.append(_Tried(settings, made, 1 - float(made @ unit), float(np.abs(made - unit).max())))
 
-    right = _ids(encoder, encoder.model.prompts.get(encoder.default_prompt_name or "", "") + text)
-    tried: list[tuple[tuple[_Setting, ...], Array]] = [((), own)]
     with threadpoolctl.threadpool_limits(1):
         for setting in _settings(encoder, text, right):
             attempt(setting)
-        costs = tuple(Cost(s[0].says, float(v @ own), float(v @ unit)) for s, v in tried[1:])
-        if not any(np.abs(v - unit).max() <= rounding for _, v in tried):
-            single = [s[0] for s, _ in sorted(tried[1:], key=lambda one: -float(one[1] @ unit))]
+        costs = tuple(Cost(s[0].says, float(v @ own), float(v @ unit)) for s, v, *_ in tried[1:])
+        if all(one.difference > rounding for one in tried):
+            single = [one.settings[0] for one in sorted(tried[1:], key=lambda one: one.away)]
             early = [one for one in single if one.is_early and one.kind != "another limit"]
             late = [one for one in single if not one.is_early][:NEAREST]
             pairs = [*combinations(early[:NEAREST], 2), *product(early[:2], early[NEAREST:])]
             for a, b in [*((a, b) for a, b in pairs if a.kind != b.kind), *product(early, late)]:
                 attempt(a, b)
-    near = [one for one in tried if np.abs(one[1] - unit).max() <= rounding]
-    away = {id(one): 1 - float(one[1] @ unit) for one in tried}
+    near = [one for one in tried if one.difference <= rounding]
     if near:
-        best, made = min(near, key=lambda one: (len(one[0]), np.abs(one[1] - unit).max()))
+        best = min(near, key=lambda one: (len(one.settings), one.difference))
     else:  # one setting rather than two, and none that is hardly nearer than the model's own vector
-        order = sorted(tried, key=lambda one: (len(one[0]), away[id(one)]))
-        best, made = next((one for one in order[1:] if away[id(one)] * 10 <= away[id(order[0])]), order[0])
-    settings = [s.says for s in best]
+        order = sorted(tried, key=lambda one: (len(one.settings), one.away))
+        best = next((one for one in order if one.away * 10 <= tried[0].away), tried[0])
+    settings = [s.says for s in best.settings]
     if near:
-        parts = compute(best)
-        raw = list(parts.values())[-2 if scaled and len(parts) > 1 else -1][0].astype(float)  # before Normalize
-        tokens = len(next((s.ids for s in best if s.ids is not None), right))
-        settings += _of_output(given, raw, len(own), encoder, tokens, precision, rounding, scaled)
-    cosine, reached = float(own @ unit), max(float(v @ unit) for _, v in tried)
+        parts = list(compute(best.settings).values())
+        raw = parts[-2:][0] if isinstance(encoder.model.modules[-1], Normalize) else parts[-1]
+        settings += _in_the_end(given, raw[0].astype(float), len(tokens(best.settings)), encoder, precision, rounding)
+    reached = 1 - min(one.away for one in tried)
     if near and settings:
         says = f"This is the vector of a port in which {', and '.join(settings)}."
     elif near:
         says = "This is the model's own vector."
-    elif precision in ("int8", "integers"):
+    elif precision in WHOLE:
         says = (
             "Its numbers are whole: the vector is quantised, in another way than by one factor, such as by a range "
             "for each dimension. Ask the service for floating-point numbers."
@@ -204,20 +214,13 @@ def diagnose(encoder: SentenceEncoder, text: str, vector: Any) -> Diagnosis:
         )
     else:
         what = " and ".join(settings) or "the model's own vector"
-        says = f"No setting reproduces this vector. The nearest, with a cosine of {float(made @ unit):.6f}: {what}."
+        says = f"No setting reproduces this vector. The nearest, with a cosine of {1 - best.away:.6f}: {what}."
         if not settings and precision in ("float16", "bfloat16"):
             says += (
                 f" Its numbers are {precision}: a model that computes in {precision} throughout is about as far off."
             )
-    difference = float(np.abs(made - unit).max())
-    return Diagnosis(tuple(settings), bool(near), difference, cosine, length, precision, says, costs)
-
-
-def _is_binary(given: Array, own: Array) -> bool:
-    """Whether these bytes are the signs of the model's numbers, eight to a byte, as libraries quantise to binary."""
-    if 8 * given.size != own.size or not (given == np.round(given)).all():
-        return False
-    return any(np.array_equal(given + shift, np.packbits(own > 0)) for shift in (0, 128))
+    cosine = float(own @ unit)
+    return Diagnosis(tuple(settings), bool(near), best.difference, cosine, length, precision, says, costs)
 
 
 def _cut(vector: Array, width: int) -> Array:
@@ -253,45 +256,34 @@ def _checked(vector: Any) -> tuple[Array, str, float]:
     return values, "float32", 0.0
 
 
-def _of_output(
-    given: Array,
-    raw: Array,
-    width: int,
-    encoder: SentenceEncoder,
-    tokens: int,
-    precision: str,
-    rounding: float,
-    scaled: bool,
+def _in_the_end(
+    given: Array, raw: Array, tokens: int, encoder: SentenceEncoder, precision: str, rounding: float
 ) -> list[str]:
     """What was done to the vector in the end; ``raw`` is it before Normalize."""
     found, length = [], float(np.linalg.norm(given))
-    tolerance = max(1e-3, rounding * math.sqrt(given.size))
 
     def is_length(other: float) -> bool:
-        return abs(length / other - 1) <= tolerance
+        return abs(length / other - 1) <= max(1e-3, rounding * math.sqrt(given.size))
 
-    if given.size < encoder.model.full_width and given.size != encoder.model.width:
+    if given.size not in (encoder.model.full_width, encoder.model.width):
         found.append(f"only the first {given.size} of {encoder.model.full_width} dimensions are kept")
-    if precision in ("int8", "integers"):
+    if precision in WHOLE:
         return [*found, f"the vector is quantised to {precision}: a unit is {1 / length:.3g}"]
     if precision != "float32":
         found.append(f"the vector is rounded to {precision}")
-    raw_length, kept = float(np.linalg.norm(raw[: given.size])), float(np.linalg.norm(normalize(raw)[: given.size]))
-    if not scaled:
+    if not isinstance(encoder.model.modules[-1], Normalize):
         return [*found, "the sentence vector is normalised"] if abs(length - 1) < 1e-5 else found
-    if is_length(1):
-        return found
-    if given.size < width and is_length(kept):
-        found.append(f"what is kept is not normalised again (its length is {length:.4g})")
-    elif is_length(raw_length):
-        found.append(f"the sentence vector is not normalised (its length is {length:.4g})")
-    elif is_length(raw_length * tokens):
-        found.append("the token vectors are summed, not averaged, and the sum is not normalised")
-    elif is_length(raw_length * math.sqrt(tokens)):
-        found.append("the sum of the token vectors is divided by sqrt(T), and not normalised")
-    else:
-        found.append(f"the sentence vector has length {length:.4g}, neither 1 nor what it has before it is normalised")
-    return found
+    raw_length = float(np.linalg.norm(raw[: given.size]))
+    lengths = [
+        (1.0, ""),
+        (raw_length, f"the sentence vector is not normalised (its length is {length:.4g})"),
+        (raw_length * tokens, "the token vectors are summed, not averaged, and the sum is not normalised"),
+        (raw_length * math.sqrt(tokens), "the sum of the token vectors is divided by sqrt(T), and not normalised"),
+        (raw_length / np.linalg.norm(raw), f"what is kept is not normalised again (its length is {length:.4g})"),
+    ]
+    other = f"the sentence vector has length {length:.4g}, neither 1 nor what it has before it is normalised"
+    said = next((says for one, says in lengths if is_length(one)), other)
+    return [*found, said] if said else found
 
 
 def _ids(encoder: SentenceEncoder, text: str, limit: int = 0) -> Array:
@@ -313,40 +305,38 @@ _KINDS = {"stored": "precision", "round": "precision", "token_embeddings": "pool
 
 def _settings(encoder: SentenceEncoder, text: str, right: Array) -> Iterator[_Setting]:
     """Every setting that makes another vector than the model's own."""
-    most = encoder.model.config.max_position_embeddings
+    most, limit_now = encoder.model.config.max_position_embeddings, encoder.max_seq_length
+
+    def tokens() -> Iterator[tuple[str, str, Array]]:
+        short = range(3, len(right)) if len(right) <= 64 else (16, 32)  # any limit shows in a short text
+        for limit in sorted({*short, *LIMITS, most} - {limit_now}):
+            ids = _ids(encoder, text, limit)
+            whole = f"texts are not cut at {limit_now} tokens: this one has {len(ids)}"
+            cut = f"texts are cut at {limit} tokens, not at {limit_now}"
+            yield "limit" if limit in LIMITS else "another limit", whole if len(ids) < limit else cut, ids
+        for prompt in [*encoder.prompts.values(), *PROMPTS]:
+            yield "prompt", f"the prompt {prompt!r} stands before the text", _ids(encoder, prompt + text)
+        for says, other in {
+            "whitespace around the text is kept out": text.strip(),
+            "newlines are replaced by spaces": text.replace("\n", " "),
+            "the text ends with a full stop more": text + ".",
+            "the text stands in quotes": f'"{text}"',
+            "the text is lower-cased": text.lower(),
+        }.items():
+            yield "text", says, _ids(encoder, other)
+        yield "prompt", "the model's own prompt is left out", _ids(encoder, text)
+        for says, several in tokenisations([text], replace(encoder.model, max_seq_length=limit_now)):
+            yield "tokens", says, several[0]
+
     seen = {right.tobytes()}
-    short = range(3, len(right)) if len(right) <= 64 else (16, 32)  # any limit shows in a short text
-    for limit in sorted({*short, *LIMITS, most} - {encoder.max_seq_length}):
-        ids = _ids(encoder, text, limit)
-        if ids.tobytes() not in seen and limit <= most:
+    for kind, says, ids in tokens():
+        if 0 < len(ids) <= most and ids.tobytes() not in seen:
             seen.add(ids.tobytes())
-            whole = f"texts are not cut at {encoder.max_seq_length} tokens: this one has {len(ids)}"
-            cut = f"texts are cut at {limit} tokens, not at {encoder.max_seq_length}"
-            kind = "limit" if limit in LIMITS else "another limit"
-            yield _Setting(kind, whole if len(ids) < limit else cut, ids)
-    prompts = dict.fromkeys([*encoder.prompts.values(), *PROMPTS])
-    texts = {
-        **{f"the prompt {prompt!r} stands before the text": prompt + text for prompt in prompts if prompt},
-        "whitespace around the text is kept out": text.strip(),
-        "newlines are replaced by spaces": text.replace("\n", " "),
-        "the text ends with a full stop more": text + ".",
-        "the text stands in quotes": f'"{text}"',
-        "the text is lower-cased": text.lower(),
-        "the model's own prompt is left out": text,
-    }
-    for says, other in texts.items():
-        if (ids := _ids(encoder, other)).tobytes() not in seen:
-            seen.add(ids.tobytes())
-            yield _Setting("prompt" if "prompt" in says else "text", says, ids)
-    model = replace(encoder.model, max_seq_length=encoder.max_seq_length)
-    for says, several in tokenisations([text], model):
-        if len(several[0]) and several[0].tobytes() not in seen and len(several[0]) <= most:
-            seen.add(several[0].tobytes())
-            yield _Setting("tokens", says, several[0])
+            yield _Setting(kind, says, ids)
     by_words = {mistake.says: mistake for mistake in MISTAKES}
     attended, counted = by_words["padding is attended to: the mask is not used"], by_words["padding is in the mean"]
     both = Mistake("mask", "padding is attended to, and is in the mean", {**attended.changes, **counted.changes})
-    for length in sorted({64, 128, encoder.max_seq_length}):
+    for length in sorted({64, 128, limit_now}):
         for mistake in (attended, counted, both) if len(right) < length <= most else ():
             yield _Setting("padding", f"{mistake.says}, of texts padded to {length} tokens", None, length, mistake)
     eps = encoder.model.config.layer_norm_eps
@@ -358,12 +348,11 @@ def _settings(encoder: SentenceEncoder, text: str, right: Array) -> Iterator[_Se
 def pooler(encoder: SentenceEncoder) -> list[Mistake]:
     """BERT's pooler, ``tanh(W [CLS] + b)``, where the checkpoint has one: what Hugging Face calls pooler_output."""
     stored = read_checkpoint(encoder.folder) if encoder.folder.is_dir() else {}
-    parts = [stored.get(f"{prefix}pooler.dense.weight") for prefix in ("", "bert.")]
-    biases = [stored.get(f"{prefix}pooler.dense.bias") for prefix in ("", "bert.")]
-    found = [(w, b) for w, b in zip(parts, biases, strict=True) if w is not None and b is not None]
+    names = [[f"{prefix}pooler.dense.{part}" for part in ("weight", "bias")] for prefix in ("", "bert.")]
+    found = [two for two in names if two[0] in stored and two[1] in stored]
     if not found:
         return []
-    weight, bias = (x.read(encoder.dtype) for x in found[0])
+    weight, bias = (stored[name].read(encoder.dtype) for name in found[0])
     says = "the pooler's output, tanh(W [CLS] + b), is the sentence vector, not the mean"
     return [Mistake("pool", says, {"pool": lambda x, mask: np.tanh(rows_times(x[:, 0], weight.T) + bias)})]
 

@@ -26,7 +26,6 @@ from minisbert.proof.port import Parts, Port, distance, kind_of, precision, unde
 
 Tensors = dict[str, Parts]
 Changes = tuple[Change, ...]
-LATE = {"token_embeddings", "pool", "normalize"}  # what follows BERT
 REPEATED = ("linear", "layer_norm", "residual", "weights", "stored", "round")  # in blocks of several kinds
 
 OPERATIONS = {  # of each block
@@ -35,6 +34,10 @@ OPERATIONS = {  # of each block
     "layer_norm round",
     "feed_forward": "weights stored layers before linear activation after residual behind layer_norm round",
     "modules": "layers token_embeddings pool normalize round",
+}
+MATRICES = {  # where a linear layer of a block may go wrong
+    "attention": ".* .[qkv]* .query .key .value .projected",
+    "feed_forward": ".* .expanded .projected",
 }
 BESIDE = (r"word|position", r"query|key|value|probs\.\d+")  # tensors of a block that are not made from each other
 FAR = 10  # times nearer to a mistake's numbers than to the right ones, before the mistake is named, or called nearest
@@ -76,8 +79,8 @@ class _Tried:
     changes: Changes
     form: str
     difference: float
-    moves: bool = False  # whether the tensor is another than without them
-    contradicted: bool = False  # whether a tensor that agrees would not
+    possible: bool = True  # whether the tensor is another than without them, and those before it agree
+    fits: bool = True  # whether it is the port's tensor, to rounding
 
 
 def by_name(batch: Batch, tensors: Mapping[str, Array], texts: Sequence[int], lengths: Sequence[int]) -> Tensors:
@@ -105,21 +108,15 @@ def difference(mine: Parts, other: Parts | None) -> float:
 class Judge:
     """Looks for the mistakes behind a port's tensors.
 
-    Parameters
-    ----------
-    model : SentenceModel
-        In the dtype in which mistakes are made.
-    port : Port
-    ids : dict of int to Array
-        Token ids of every text.
-    bounds : dict of str to float
-        What each tensor may differ by.
+    ``model`` in the dtype in which mistakes are made, token ``ids`` of every text, ``bounds`` of what each tensor may
+    differ by.
     """
 
     def __init__(self, model: SentenceModel, port: Port, ids: Parts, bounds: Mapping[str, float]) -> None:
-        self.model, self.mine, self.bounds = model, dict(port.tensors), bounds
+        self.model, self.bounds = model, bounds
+        self.mine = {name: parts for name, parts in port.tensors.items() if name != "token_ids"}
         self.lengths = [len(tokens) for tokens in ids.values()]
-        given = {text for parts in self.mine.values() for text in parts}
+        given = {text for parts in port.tensors.values() for text in parts}
         texts = [text for text in (port.layout.order if port.layout else ()) if text in given]
         texts += sorted(given - set(texts))
         own = [ids[text] for text in texts]
@@ -130,8 +127,8 @@ class Judge:
         elif len(own) > 1:
             self.forms["alone"] = [(Batch.of([tokens]), [text]) for text, tokens in zip(texts, own, strict=True)]
             self.forms["strip"] = [(Batch.strip(own), texts)]
-        short = min(range(len(own)), key=lambda i: len(own[i]))
-        self.forms["one"] = [(Batch.of([own[short]]), [texts[short]])]
+        short = min(texts, key=lambda text: len(ids[text]))
+        self.forms["one"] = [(Batch.of([ids[short]]), [short])]
         self.blocks = blocks_of(model.config.num_hidden_layers)
         self.last = len(self.blocks) - 1
         self._known: dict[tuple[Any, ...], list[dict[str, Array]]] = {}
@@ -144,25 +141,21 @@ class Judge:
             return self.last
         return next((b for b, block in enumerate(self.blocks) if name.startswith(f"{block}.")), 0)
 
-    def known(self, base: Changes, form: str) -> list[dict[str, Array]]:
-        """What the blocks read, with some mistakes made."""
-        if (base, form) not in self._known:
-            every = [forward(batch, self.model, Recipe(*base)) for batch, _ in self.forms[form]]
-            self._known[base, form] = [{n: x for n, x in one.items() if n.endswith(".output")} for one in every]
-        return self._known[base, form]
-
     def compute(
-        self, base: Changes, changes: Changes, form: str, since: int, until: int, keep: bool = False
+        self, base: Changes, changes: Changes, form: str, until: int, since: int = 0, keep: bool = False
     ) -> Tensors:
-        """The tensors of some blocks, with changes; what lies before is known.
+        """The tensors of some blocks, with changes; what lies before is computed with those of the base, once.
 
         With ``keep`` all but the last block is remembered: what follows BERT is tried in many ways.
         """
-        late = tuple(c for c in changes if set(c.mistake.changes) <= LATE)
+        late = tuple(c for c in changes if c.mistake.is_late)
         if until == self.last and (late or keep):
             base, changes, since = (*(c for c in changes if c not in late), *base), late, self.last
+        if since and (base, form) not in self._known:
+            every = [forward(batch, self.model, Recipe(*base)) for batch, _ in self.forms[form]]
+            self._known[base, form] = [{n: x for n, x in one.items() if n.endswith(".output")} for one in every]
+        known = self._known[base, form] if since else [{}] * len(self.forms[form])
         found: Tensors = {}
-        known = self.known(base, form) if since else [{}] * len(self.forms[form])
         for (batch, texts), before in zip(self.forms[form], known, strict=True):
             tensors = forward(batch, self.model, Recipe(*changes, *base), before, since, until)
             for name, parts in by_name(batch, tensors, texts, self.lengths).items():
@@ -182,34 +175,32 @@ class Judge:
 
     def findings(self) -> list[Finding]:
         """The mistakes, in the order of computation."""
-        found: list[Finding] = []
         base: Changes = ()
         form = "padded"
         with threadpoolctl.threadpool_limits(1), np.errstate(all="ignore"):
-            right = self.compute((), (), form, 0, self.last)
-            found += self.misnamed(right)
+            right = self.compute((), (), form, self.last)
+            found = self.misnamed(right)
             while len(found) < MOST:
-                names = [name for name in self.mine if name != "token_ids"]
-                now, slack = self.compute(base, (), form, 0, self.last), _slack(base)
-                wrong = [name for name in names if not self.close(name, now, slack)]
+                now, slack = self.compute(base, (), form, self.last), _slack(base)
+                wrong = [name for name in self.mine if not self.close(name, now, slack)]
                 # a wrong step may enlarge rounding, too: what is explained but for a hundredth is explained
-                wrong = [name for name in wrong if self.far(name, now) * 100 > self.far(name, right)]
-                if not wrong:
+                name = next((name for name in wrong if self.far(name, now) * 100 > self.far(name, right)), "")
+                if not name:
                     break
-                finding, changes, form = self.search(wrong[0], names[: names.index(wrong[0])], base, form, now)
-                follower = self.follower(wrong[0])
+                finding, changes, form = self.search(name, base, form, now)
+                follower = self.follower(name)
                 if follower and self.close(follower, now, slack):
-                    made = self.compute(base, changes, form, 0, self.block(follower))
+                    made = self.compute(base, changes, form, self.block(follower))
                     if not changes or not self.close(follower, made, slack):
                         says = (
-                            f"Your {wrong[0]} is wrong, but {follower}, which is made from it, is right: "
+                            f"Your {name} is wrong, but {follower}, which is made from it, is right: "
                             "the port saves something else under this name, or the next step does not see it "
                             "(LayerNorm takes away what is added to a row, and its scale)."
                         )
                         found.append(replace(finding, says=says, reproduces=False, astray=True))
-                        del self.mine[wrong[0]]
+                        del self.mine[name]
                         continue
-                if changes or not base or self.far(wrong[0], now) * FAR > self.far(wrong[0], right):
+                if changes or not base or self.far(name, now) * FAR > self.far(name, right):
                     found.append(finding)
                 if not changes:
                     break
@@ -230,7 +221,7 @@ class Judge:
             mine, bound = self.mine[name], self.bounds[name]
             return next((other for other in right if other != name and difference(mine, right[other]) <= bound), "")
 
-        held = {name: holds(name) for name in self.mine if name != "token_ids" and not self.close(name, right)}
+        held = {name: holds(name) for name in self.mine if not self.close(name, right)}
         if len(held) < 2 or not all(held.values()):
             held = {n: h for n, h in held.items() if h and (after := self.follower(n)) and self.close(after, right)}
         for name in held:
@@ -240,50 +231,51 @@ class Judge:
         says = f"Right numbers under a wrong name: your {some}{many}."
         return [Finding(name, says, "", True, 0.0, np.inf, True) for name in list(held)[:1]]
 
-    def search(
-        self, name: str, before: Sequence[str], base: Changes, form: str, now: Tensors
-    ) -> tuple[Finding, Changes, str]:
+    def search(self, name: str, base: Changes, form: str, now: Tensors) -> tuple[Finding, Changes, str]:
         """The mistake that makes a tensor what it is, given that those before agree."""
+        names = list(self.mine)
+        before = names[: names.index(name)]
         until, since, from_right = self.block(name), 0, self.far(name, now)
         if before:
             since = min(until, self.block(before[-1]) + before[-1].endswith(".output"))
+        outputs = [other for other in before if other.endswith(".output")]
         before = [other for other in before if self.block(other) >= since]
-        long, slack = until - since > 2, _slack(base)
+        long = until - since > 2
+        bound = min(_slack(base) * self.bounds[name], from_right / FAR)
         tried: list[_Tried] = []
 
         def attempt(changes: Changes, form: str, quick: bool = False) -> None:
-            found = self.compute(base, changes, "one" if quick else form, since, until, long and not before)
-            moves = any(difference({t: part}, now.get(name)) > 0 for t, part in found.get(name, {}).items())
-            contradicted = any(not self.close(other, found, 10.0) for other in before)
-            one = _Tried(changes, form, self.far(name, found), moves, contradicted)
-            if quick and good(one):
+            found = self.compute(base, changes, "one" if quick else form, until, since, long and not before)
+            possible = difference(found.get(name, {}), now.get(name)) > 0
+            # a layer that is given, and right, is not missing
+            there = [*before, *outputs] if any(c.mistake.op == "layers" for c in changes) else before
+            possible = possible and all(self.close(other, found, 10.0) for other in there)
+            far = self.far(name, found)
+            if quick and possible and far <= bound:
                 attempt(changes, form)  # of one text it is right: of all?
             else:
-                tried.append(one)
-
-        def finding(one: _Tried, where: str, reproduces: bool) -> Finding:
-            return Finding(name, self.says(one.changes), where, reproduces, one.difference, from_right)
-
-        def good(one: _Tried) -> bool:
-            close = one.difference <= slack * self.bounds[name] and one.difference * FAR <= from_right
-            return close and not one.contradicted
+                tried.append(_Tried(changes, form, far, possible, possible and far <= bound))
 
         def singles(since: int) -> None:
             for change in self.singles(since, until):
-                if long and since == self.last and not set(change.mistake.changes) <= LATE:
+                if long and since == self.last and not change.mistake.is_late:
                     continue
-                for one in self.forms_of(change) if not base else [form]:
+                # how texts may be laid where it matters to a mistake
+                forms = ["padded", "alone", "strip"] if change.mistake.together else ["padded"]
+                for one in [one for one in forms if one in self.forms] if not base else [form]:
                     attempt((change,), one, long and (not change.mistake.together or one == "alone"))
 
         def pairs(those: Iterable[tuple[_Tried, _Tried]]) -> None:
             for a, b in those:
                 if {(c.mistake.op, c.at) for c in a.changes}.isdisjoint((c.mistake.op, c.at) for c in b.changes):
+                    both = (*a.changes, *b.changes)
                     forms = {one.form for one in (a, b) if any(c.mistake.together for c in one.changes)} or {form}
-                    quick = long and forms <= {"alone", form} and (forms == {"alone"} or not _together(a, b))
-                    attempt((*a.changes, *b.changes), forms.pop(), quick)
+                    together = any(c.mistake.together for c in both)
+                    quick = long and (forms == {"alone"} or (forms == {form} and not together))
+                    attempt(both, forms.pop(), quick)
 
-        def able() -> list[_Tried]:
-            return sorted((one for one in tried if one.moves and not one.contradicted), key=lambda one: one.difference)
+        def nearest() -> list[_Tried]:
+            return sorted((one for one in tried if one.possible), key=lambda one: one.difference)
 
         def stages() -> Iterator[None]:
             """From what is cheap to try, and likely, to what is not."""
@@ -291,52 +283,51 @@ class Judge:
             if long and until == self.last:
                 singles(self.last)
                 yield
-                late = able()
+                late = nearest()
                 pairs(combinations(late[:PAIRS], 2))
                 late = late[:LONG_PAIRS]
                 yield
             singles(since)
             yield
-            nearest = able()[: LONG_PAIRS if long else PAIRS]
-            pairs(combinations(nearest, 2))
+            pairs(combinations(nearest()[: LONG_PAIRS if long else PAIRS], 2))
             yield
-            pairs((one, other) for one in able() if len(one.changes) == 1 and one not in late for other in late)
+            pairs((one, other) for one in nearest() if len(one.changes) == 1 and one not in late for other in late)
             yield
 
-        for _ in stages():
-            if matching := [one for one in tried if good(one)]:
+        for stage, _ in enumerate(stages()):
+            if matching := [one for one in tried if one.fits]:
                 best, where = self.widest(matching, name, base)
-                return finding(best, where, True), best.changes, best.form
-            if not base and from_right < 30 * self.bounds[name] and (small := self.small(name)):
-                return finding(small, "", True), small.changes, small.form
-        near = [one for one in able() if one.difference * FAR <= from_right]
+                return self.finding(name, best, where, from_right), best.changes, best.form
+            if not stage and not base and from_right < 30 * self.bounds[name] and (small := self.small(name)):
+                return self.finding(name, small, "", from_right), small.changes, small.form
+        near = [one for one in nearest() if one.difference * FAR <= from_right]
         if near:  # one mistake rather than two
-            return finding(min(near, key=lambda one: (len(one.changes), one.difference)), "", False), (), form
+            best = min(near, key=lambda one: (len(one.changes), one.difference))
+            return self.finding(name, best, "", from_right), (), form
         return Finding(name, "", "", False, np.inf, from_right), (), form
 
-    def forms_of(self, change: Change) -> list[str]:
-        """How texts may be laid where it matters to a mistake."""
-        if not change.mistake.together:
-            return ["padded"]
-        return [form for form in ("padded", "alone", "strip") if form in self.forms]
+    def finding(self, name: str, one: _Tried, where: str, from_right: float) -> Finding:
+        """The mistakes in words."""
+        c = self.model.config
+        sizes = {"K": c.head_size, "D": c.hidden_size, "H": c.num_attention_heads, "eps": c.layer_norm_eps}
+        order = sorted(one.changes, key=lambda change: MISTAKES.index(change.mistake))
+        says = ", and ".join(change.mistake.says.format(**sizes) + _sites(change) for change in order)
+        return Finding(name, says, where, one.fits, one.difference, from_right)
 
     def small(self, name: str) -> _Tried | None:
         """A mistake that is less than rounding where it is made, and shows further on: it explains everything."""
-        best: _Tried | None = None
-        names = [other for other in self.mine if other != "token_ids"]
+        fitting = []
         for mistake in MISTAKES:
             if mistake.op not in ("layer_norm", "activation", "weights", "stored", "round"):
                 continue
             for at in ("*", "embeddings*", "layers.*.attention*", "layers.*.feed_forward*"):
                 changes = (Change(mistake, at),)
-                near = self.far(name, self.compute((), changes, "padded", 0, self.block(name)))
-                if near > self.bounds[name]:
-                    continue
-                found = self.compute((), changes, "padded", 0, self.block(names[-1]))
-                worst = max(self.far(other, found) / self.bounds[other] for other in names)
-                if worst <= 1 and (best is None or near < best.difference):
-                    best = _Tried(changes, "padded", near)
-        return best
+                near = self.far(name, self.compute((), changes, "padded", self.block(name)))
+                if near <= self.bounds[name]:
+                    found = self.compute((), changes, "padded", self.last)
+                    if all(self.close(other, found) for other in self.mine):
+                        fitting.append(_Tried(changes, "padded", near))
+        return min(fitting, key=lambda one: one.difference, default=None)
 
     def singles(self, since: int, until: int) -> Iterator[Change]:
         """Every mistake that can be made in some blocks, at every place that makes a difference within them."""
@@ -352,23 +343,17 @@ class Judge:
                 continue
             for kind in fitting:
                 place = blocks[0] if len(blocks) == 1 else kind if kind in blocks else f"layers.*.{kind}"
-                parts = [""]
-                if mistake.op == "linear" and kind == "attention":
-                    parts = [".*", ".[qkv]*", ".query", ".key", ".value", ".projected"]
-                elif mistake.op == "linear":
-                    parts = [".*", ".expanded", ".projected"]
+                parts = MATRICES[kind].split() if mistake.op == "linear" else [""]
                 for part in parts if len(blocks) < 3 else parts[:1]:
                     yield Change(mistake, f"{place}{part}")
 
     def widest(self, matching: list[_Tried], name: str, base: Changes) -> tuple[_Tried, str]:
         """Of the mistakes that reproduce a tensor the one, in one layer or in all, that explains most of the rest."""
-        names = list(self.mine)
-        at, end = names.index(name), self.block(names[-1])
-        rest = names[at:]
+        rest = list(self.mine)[list(self.mine).index(name) :]
         options: list[tuple[tuple[int, int], _Tried, str]] = []
         for one in matching[:24]:
             for scope, changes in _scopes(one.changes):
-                found, slack = self.compute(base, changes, one.form, 0, end), _slack((*changes, *base))
+                found, slack = self.compute(base, changes, one.form, self.block(rest[-1])), _slack((*changes, *base))
                 reach = next((i for i, n in enumerate(rest) if not self.close(n, found, slack)), len(rest))
                 options.append(((reach, -len(changes)), replace(one, changes=changes), scope))
         furthest, first, _ = max(options, key=lambda option: option[0])
@@ -379,22 +364,11 @@ class Judge:
         # where one layer alone explains as much as all, nothing tells them apart
         return same[-1][1], "" if "alone" in same[0][2] and len(same) > 1 else same[0][2]
 
-    def says(self, changes: Sequence[Change]) -> str:
-        """The mistakes in words."""
-        c = self.model.config
-        sizes = {"K": c.head_size, "D": c.hidden_size, "H": c.num_attention_heads, "eps": c.layer_norm_eps}
-        order = sorted(changes, key=lambda change: MISTAKES.index(change.mistake))
-        return ", and ".join(change.mistake.says.format(**sizes) + _sites(change) for change in order)
-
 
 def _slack(base: Sequence[Change]) -> float:
     """How much more than rounding is allowed behind a mistake, which may enlarge what rounding did before it."""
     words = " ".join(change.mistake.says for change in base)
     return 4000.0 if "bfloat16" in words else 500.0 if "float16" in words else 10.0 if base else 1.0
-
-
-def _together(a: _Tried, b: _Tried) -> bool:
-    return any(change.mistake.together for change in (*a.changes, *b.changes))
 
 
 def _sites(change: Change) -> str:
@@ -406,13 +380,14 @@ def _sites(change: Change) -> str:
     return f", for {several.get(part, part)}"
 
 
-def _scopes(changes: tuple[Change, ...]) -> Iterator[tuple[str, tuple[Change, ...]]]:
+def _scopes(changes: Changes) -> Iterator[tuple[str, Changes]]:
     """The same in this layer alone, in every layer, and wherever it can be."""
     layer = next((c.at.split(".")[1] for c in changes if c.at.startswith("layers.")), "")
-    yield (f"in layer {layer} alone" if layer.isdigit() else ""), changes
     if layer.isdigit():
-        everywhere = tuple(replace(c, at=c.at.replace(f"layers.{layer}.", "layers.*.")) for c in changes)
-        yield "in every layer", everywhere
+        yield f"in layer {layer} alone", changes
+        yield "in every layer", tuple(replace(c, at=c.at.replace(f"layers.{layer}.", "layers.*.")) for c in changes)
+    else:
+        yield "", changes
     if any(c.at != "*" and c.mistake.op in REPEATED for c in changes):
         yield "wherever it is done", tuple(replace(c, at="*") for c in changes)
 
@@ -486,10 +461,9 @@ def examine(given: Mapping[str, Any], model: SentenceModel, reference: Reference
     >>> print(examine(mine, encoder.model, right, "float32").findings[0])
     Your sentence_embedding is that of a port in which the sentence vector is not normalised.
     """
-    layers = model.config.num_hidden_layers
     lengths = model.tokenizer(reference.texts, model.max_seq_length).lengths.tolist()
     wanted = as_parts(reference.tensors, lengths)
-    port = understand(given, wanted, layers)
+    port = understand(given, wanted, model.config.num_hidden_layers)
     findings: list[Finding] = []
     no_fit = any(kind_of(name) in ("ids", "rows") for name in port.misshapen)
     if no_fit or not _begins_right(port, wanted, dtype):
@@ -500,56 +474,54 @@ def examine(given: Mapping[str, Any], model: SentenceModel, reference: Reference
             name = next(iter(port.tensors))
             findings.append(Finding(name, says, "", True, difference(port.tensors[name], wanted[name]), np.inf))
     bounds = {name: _bound(port, name, parts, dtype) for name, parts in wanted.items()}
-    far = {name: difference(parts, wanted[name]) for name, parts in port.tensors.items()}
-    rows = [Row(name, port.arrays[name].shape, difference, bounds[name]) for name, difference in far.items()]
-    notes, many = [*port.notes], len(port.misshapen)
-    for name, (shape, _) in port.misshapen.items():
+    rows = [
+        Row(name, port.arrays[name].shape, difference(parts, wanted[name]), bounds[name])
+        for name, parts in port.tensors.items()
+    ]
+    wrong = next((row for row in rows if not row.agrees), None)
+    notes, shapes = [*port.notes], []
+    for name, (shape, expected) in port.misshapen.items():
         rows.append(Row(name, shape, np.inf, bounds.get(name, bounds.get(f"{name}.0", 0.0))))
-    for name, (shape, expected) in list(port.misshapen.items())[:3]:
         turned = " (is it transposed?)" if name in wanted and shape == reference.tensors[name].shape[::-1] else ""
-        notes.append(f"{name} has shape {shape}{turned}, expected {expected}")
-    if many > 3:
-        notes.append(f"{many - 3} more tensors have another shape than is expected")
+        shapes.append(f"{name} has shape {shape}{turned}, expected {expected}")
+    notes += shapes[:3]
+    if len(shapes) > 3:
+        notes.append(f"{len(shapes) - 3} more tensors have another shape than is expected")
     if not rows and not port.unknown:
         raise ValueError("there is no tensor to compare in it; `verify --template mine.npz` writes an example")
     if port.layout and (port.layout.length or port.layout.order != tuple(range(len(lengths)))):
         notes.append(f"read as: {port.layout}" + " (padding is ignored)" * bool(port.layout.length))
-    compared = sum(part.size for parts in port.tensors.values() for part in parts.values())
-    there = sum(part.size for name in port.tensors for part in wanted[name].values())
-    wrong = next((row for row in rows if not row.agrees and row.name in port.tensors), None)
-    finite = wrong is None or all(np.isfinite(part).all() for part in port.tensors[wrong.name].values())
-    constant = wrong is not None and len({x for part in port.tensors[wrong.name].values() for x in part.flat}) == 1
     facts, advice = [], ""
     if wrong is not None:
-        judge = Judge(model, port, wanted["token_ids"], bounds)
+        mine = port.tensors[wrong.name]
+        numbers = np.concatenate([part.reshape(-1) for part in mine.values()])
+        finite = bool(np.isfinite(numbers).all())
         floats = [row for row in rows if row.name != "token_ids"]
         other_texts = wrong.name == "token_ids" and bool(floats) and not floats[0].agrees
-        findings += judge.findings() if finite and not constant and not other_texts else []
-        facts = facts_about(port.tensors[wrong.name], wanted[wrong.name], wrong.bound, kind_of(wrong.name))
+        if finite and len(set(numbers)) > 1 and not other_texts:
+            findings += Judge(model, port, wanted["token_ids"], bounds).findings()
         if not findings or not findings[-1].reproduces:
             advice = _advice(wrong.name, list(port.tensors), list(wanted)) if finite else ""
             if not advice and not any(finding.astray for finding in findings):
                 advice = f"Compare your code for this step with ours: minisbert/{made_by(wrong.name)}"
-        elif finite:
-            facts = []
+        if advice or not finite or not findings[-1].reproduces:
+            facts = facts_about(mine, wanted[wrong.name], wrong.bound, kind_of(wrong.name))
+    compared = sum(part.size for parts in port.tensors.values() for part in parts.values())
+    there = sum(part.size for name in port.tensors for part in wanted[name].values())
     agrees = not port.unknown and not findings and all(row.agrees for row in rows)
     counted = len(port.tensors), len(wanted), compared / max(there, 1)
     return Verdict(agrees, rows, *counted, port.unknown, notes, findings, facts, advice)
 
 
 def as_parts(tensors: Mapping[str, Array], lengths: Sequence[int]) -> Tensors:
-    """The strip's tensors text by text."""
+    """The strip's tensors text by text; of a layer's probs the runs hold one text after the other."""
     found: Tensors = {}
     ends = np.cumsum(lengths)[:-1]
-    done: dict[str, int] = {}
     for name, tensor in tensors.items():
         kind = kind_of(name)
-        if kind == "probs":
-            first = done.get(name.rpartition(".")[0], 0)
-            found[name] = dict(enumerate(tensor, first))
-            done[name.rpartition(".")[0]] = first + len(tensor)
-        else:
-            found[name] = dict(enumerate(tensor if kind == "vector" else np.split(tensor, ends)))
+        same = [found[n] for n in found if kind == "probs" and n.startswith(f"{name.rpartition('.')[0]}.")]
+        whole = kind in ("vector", "probs")
+        found[name] = dict(enumerate(tensor if whole else np.split(tensor, ends), sum(map(len, same))))
     return found
 
 
@@ -571,64 +543,62 @@ def _begins_right(port: Port, wanted: Tensors, dtype: str) -> bool:
     )
 
 
+ORDERS = {  # of a text's token ids, and what a port does that has it
+    "[CLS] and [SEP] are missing": "ids",
+    "[CLS] is missing": "ids last",
+    "[SEP] is missing": "first ids",
+    "[SEP] stands twice at the end of each text": "first ids last last",
+    "[CLS] stands twice at the beginning of each text": "first first ids last",
+    "[CLS] and [SEP] are exchanged": "last ids first",
+    "the ids between [CLS] and [SEP] are reversed": "first reversed last",
+}
+
+
 def tokenisations(texts: Sequence[str], model: SentenceModel) -> Iterator[tuple[str, list[Array]]]:
     """Token ids as other ports make them, and what those do."""
-    tokenizer, limit = model.tokenizer, model.max_seq_length
-    right = tokenizer(texts, limit).split()
-    a, b = len(tokenizer.first), len(tokenizer.last)
-    parts: dict[str, Callable[[Array, Array, Array], list[Array]]] = {
-        "[CLS] and [SEP] are missing": lambda first, ids, last: [ids],
-        "[CLS] is missing": lambda first, ids, last: [ids, last],
-        "[SEP] is missing": lambda first, ids, last: [first, ids],
-        "[SEP] stands twice at the end of each text": lambda first, ids, last: [first, ids, last, last],
-        "[CLS] stands twice at the beginning of each text": lambda first, ids, last: [first, first, ids, last],
-        "[CLS] and [SEP] are exchanged": lambda first, ids, last: [last, ids, first],
-        "the ids between [CLS] and [SEP] are reversed": lambda first, ids, last: [first, ids[::-1], last],
-    }
-    for says, order in parts.items():
-        yield says, [np.concatenate(order(*np.split(ids, [a, len(ids) - b]))) for ids in right]
-    library = tokenizer.library
+    tokenizer, limit, library = model.tokenizer, model.max_seq_length, model.tokenizer.library
+    first, last = tokenizer.first, tokenizer.last
+    right = [ids[len(first) : len(ids) - len(last)] for ids in tokenizer(texts, limit).split()]
+    for says, order in ORDERS.items():
+        parts = [{"first": first, "ids": ids, "reversed": ids[::-1], "last": last} for ids in right]
+        yield says, [np.concatenate([one[part] for part in order.split()]).astype(int) for one in parts]
+
+    def cased(text: str) -> list[int]:
+        before = library.pre_tokenizer
+        pieces = [piece for piece, _ in before.pre_tokenize_str(text)] if before else text.split()
+        return [token.id for piece in pieces for token in library.model.tokenize(piece)]
+
+    def words(text: str) -> list[int]:
+        normal = library.normalizer.normalize_str(text) if library.normalizer else text
+        return [library.token_to_id(word) or library.token_to_id("[UNK]") or 0 for word in normal.split()]
+
     pieces: dict[str, Callable[[str], list[int]]] = {
-        "texts are not lower-cased": lambda text: cased(library, text),
+        "texts are not lower-cased": cased,
         "texts are lower-cased": lambda text: library.encode(text.lower(), add_special_tokens=False).ids,
-        "words are not split into pieces: a word without a piece of its own is [UNK]": lambda text: words(
-            library, text
-        ),
+        "words are not split into pieces: a word without a piece of its own is [UNK]": words,
     }
     for says, ids_of in pieces.items():
-        yield says, [np.array([*tokenizer.first, *ids_of(t)[: limit - a - b], *tokenizer.last]) for t in texts]
-
-
-def cased(library: Any, text: str) -> list[int]:
-    """Ids of a text by the same pieces, without lower-casing."""
-    before = library.pre_tokenizer
-    pieces = [piece for piece, _ in before.pre_tokenize_str(text)] if before else text.split()
-    return [token.id for piece in pieces for token in library.model.tokenize(piece)]
-
-
-def words(library: Any, text: str) -> list[int]:
-    """Ids of whole words."""
-    normal = library.normalizer.normalize_str(text) if library.normalizer else text
-    unknown = library.token_to_id("[UNK]") or 0
-    return [library.token_to_id(word) or unknown for word in normal.split()]
+        yield says, [np.array([*first, *ids_of(t)[: limit - len(first) - len(last)], *last]) for t in texts]
 
 
 def _other_tokens(
     given: Mapping[str, Any], texts: Sequence[str], model: SentenceModel, wanted: Tensors, dtype: str, port: Port
 ) -> tuple[str, Tensors, Port] | None:
     """The tokenisation under which the first tensors agree, or under which alone the shapes fit."""
-    layers, fitting = model.config.num_hidden_layers, []
+    fitting = []
     right = [list(ids) for ids in wanted["token_ids"].values()]
     for says, ids in tokenisations(texts, model):
-        if [list(one) for one in ids] == right or not all(len(one) for one in ids):
+        lengths = [len(one) for one in ids]
+        if [list(one) for one in ids] == right or not all(lengths):
             continue
         batch = Batch.of(ids)
         with np.errstate(all="ignore"):
             tensors = forward(batch, model)
-        order, lengths = list(range(len(ids))), [len(one) for one in ids]
-        other = {"token_ids": dict(enumerate(ids)), **by_name(batch, tensors, order, lengths)}
-        found = understand(given, other, layers)
-        if not found.tensors or len(found.misshapen) > len(port.misshapen):
+        other = {"token_ids": dict(enumerate(ids)), **by_name(batch, tensors, range(len(ids)), lengths)}
+        found = understand(given, other, model.config.num_hidden_layers)
+        # with fewer texts in the same rows almost anything begins right
+        fewer = port.layout and found.layout and len(found.layout.order) < len(port.layout.order)
+        if not found.tensors or fewer or len(found.misshapen) > len(port.misshapen):
             continue
         if _begins_right(found, other, dtype):
             return says, other, found
@@ -646,26 +616,22 @@ def facts_about(mine: Parts, right: Parts, bound: float, kind: str) -> list[str]
     if kind == "ids":
         text, at = next((t, np.flatnonzero(mine[t] != right[t])[0]) for t in mine if (mine[t] != right[t]).any())
         facts.append(f"The first other id: text {text}, token {at}: {mine[text][at]:g}, expected {right[text][at]}.")
-    if theirs.size > 1 and np.isfinite(theirs).all() and not np.ptp(theirs):
-        return [f"All its numbers are {theirs[0] + 0.0:g}."]
     if bad := int((~np.isfinite(theirs)).sum()):
-        places = [(t, tuple(at)) for t, part in mine.items() for at in np.argwhere(~np.isfinite(part)).tolist()]
-        where = f"text {places[0][0]}, {places[0][1]}"
-        return [f"{bad:,} of {theirs.size:,} numbers are NaN or infinite; the first: {where}."]
-    wrong = {t: np.abs(mine[t] - right[t]) > bound for t in mine}
-    texts = [t for t, w in wrong.items() if w.any()]
-    if len(texts) < len(mine):
-        facts.append(f"Only text{'s' * (len(texts) > 1)} {', '.join(map(str, texts))} (counted from 0) differ.")
+        text, at = next((t, tuple(at)) for t in mine for at in np.argwhere(~np.isfinite(mine[t])).tolist())
+        return [f"{bad:,} of {theirs.size:,} numbers are NaN or infinite; the first: text {text}, {at}."]
+    if theirs.size > 1 and not np.ptp(theirs):
+        return [f"All its numbers are {theirs[0] + 0.0:g}."]
+    wrong = {t: w for t in mine if (w := np.abs(mine[t] - right[t]) > bound).any()}
+    if len(wrong) < len(mine):
+        facts.append(f"Only text{'s' * (len(wrong) > 1)} {', '.join(map(str, wrong))} (counted from 0) differ.")
     axes = {"ids": ["token"], "vector": ["dimension"], "probs": ["head", "token"], "rows": ["token", "column"]}[kind]
     for axis, what in enumerate(axes):
-        lines = {t: np.unique(np.argwhere(w)[:, axis]) for t, w in wrong.items() if w.any()}
-        size = {t: wrong[t].shape[axis] for t in lines}
-        if all(4 * len(line) <= size[t] or len(line) == 1 < size[t] for t, line in lines.items()):
+        lines = {t: np.unique(np.argwhere(w)[:, axis]) for t, w in wrong.items()}
+        if all(4 * len(line) <= (size := wrong[t].shape[axis]) or len(line) == 1 < size for t, line in lines.items()):
             said = "; ".join(f"text {t}: {_some(line)}" for t, line in lines.items())
             facts.append(f"Only some {what}s differ (counted from 0): {said}.")
     if kind == "probs" and (said := _temperature(mine, right, bound)):
         return [said]
-    zeros = float(np.mean((theirs == 0) & (ours != 0)))
     scale = float(theirs @ ours / max(ours @ ours, 1e-300))
     if scale and np.abs(theirs - scale * ours).max() <= bound * max(1.0, abs(scale)) and kind != "ids":
         facts.append(f"It is {scale:.6g} times the right one.")
@@ -673,19 +639,20 @@ def facts_about(mine: Parts, right: Parts, bound: float, kind: str) -> list[str]
         facts.append("It has the right numbers in another order.")
     elif kind == "rows":
         rows = np.concatenate([mine[t] - right[t] for t in mine])
-        same = len(rows) > 1 and np.ptp(rows, axis=0).max() <= 0.05 * np.abs(rows).max()
-        if same:
+        if len(rows) > 1 and np.ptp(rows, axis=0).max() <= 0.05 * np.abs(rows).max():
             facts.append("All tokens are off by the same vector, as when a bias or an embedding is missing or wrong.")
-    kept = theirs[(theirs != 0) & (np.abs(ours) > 100 * bound)] / ours[(theirs != 0) & (np.abs(ours) > 100 * bound)]
-    if zeros > 0.02 and kept.size:
-        grown = float(np.median(kept))
-        if np.abs(kept - grown).max() < 1e-2 and grown > 1.01:
-            facts.append(
+    zeros = float(np.mean((theirs == 0) & (ours != 0)))
+    kept = (theirs != 0) & (np.abs(ours) > 100 * bound)
+    if zeros > 0.02 and kept.any():
+        ratios = theirs[kept] / ours[kept]
+        grown = float(np.median(ratios))
+        said = f"{100 * zeros:.0f} % of its numbers are 0 where the right ones are not."
+        if np.abs(ratios - grown).max() < 1e-2 and grown > 1.01:
+            said = (
                 f"{100 * zeros:.0f} % of its numbers are 0 and the others {grown:.4g} times the right ones: dropout of "
                 f"rate {1 - 1 / grown:.2g} is on; switch it off (eval mode)."
             )
-        else:
-            facts.append(f"{100 * zeros:.0f} % of its numbers are 0 where the right ones are not.")
+        facts.append(said)
     return facts
 
 

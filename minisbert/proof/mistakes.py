@@ -47,28 +47,28 @@ class Batch:
     @classmethod
     def of(cls, texts: Sequence[Array], length: int = 0, *, left: bool = False, pad: int = 0) -> Batch:
         """Pad texts' ids to the longest, or to ``length``."""
-        length = max(length, *(len(ids) for ids in texts))
-        padded, mask = np.full((len(texts), length), pad), np.zeros((len(texts), length), bool)
-        starts = [length - len(ids) if left else 0 for ids in texts]
-        places = tuple((b, slice(s, s + len(ids))) for b, (s, ids) in enumerate(zip(starts, texts, strict=True)))
-        for place, ids in zip(places, texts, strict=True):
-            padded[place], mask[place] = ids, True
-        return cls(padded, mask, places)
+        length = max(length, *map(len, texts))
+        padded, mask, places = np.full((len(texts), length), pad), np.zeros((len(texts), length), bool), []
+        for row, ids in enumerate(texts):
+            start = length - len(ids) if left else 0
+            places.append((row, slice(start, start + len(ids))))
+            padded[places[-1]], mask[places[-1]] = ids, True
+        return cls(padded, mask, tuple(places))
 
     @classmethod
     def strip(cls, texts: Sequence[Array]) -> Batch:
         """Lay texts end to end in one row, as this package does."""
-        ends = np.cumsum([len(ids) for ids in texts])
+        ends = np.cumsum([*map(len, texts)])
         places = tuple((0, slice(end - len(ids), end)) for end, ids in zip(ends, texts, strict=True))
         return cls(np.concatenate(texts)[None], np.ones((1, ends[-1]), bool), places)
 
     @property
     def positions(self) -> Array:
         """(B, T) each token's place in its own text; 0 in padding."""
-        positions = np.zeros(self.ids.shape, np.intp)
+        positions = np.arange(self.ids.shape[1]) + 0 * self.ids
         for row, columns in self.places:
-            positions[row, columns] = np.arange(columns.stop - columns.start)
-        return np.where(self.mask, positions, np.arange(self.ids.shape[1]))
+            positions[row, columns] -= columns.start
+        return positions
 
     @property
     def allowed(self) -> Array:
@@ -93,19 +93,12 @@ class Batch:
 
 
 def layer_norm(
-    x: Array,
-    weight: Any,
-    bias: Any,
-    eps: float,
-    axis: Any = -1,
-    ddof: int = 0,
-    power: float = 0.5,
-    outside: float = 0,
+    x: Array, w: Any, b: Any, eps: float, axis: Any = -1, ddof: int = 0, power: float = 0.5, outside: float = 0
 ) -> Array:
     """LayerNorm with its choices: the axis, N or N - 1, the root, eps under it or behind it."""
     centred = x - x.mean(axis, keepdims=True)
     variance = x.var(axis, keepdims=True, ddof=ddof)
-    return centred / ((variance + eps) ** power + outside) * weight + bias
+    return centred / ((variance + eps) ** power + outside) * w + b
 
 
 def rows_times(x: Array, matrix: Array) -> Array:
@@ -189,6 +182,11 @@ class Mistake:
     says: str
     changes: Mapping[str, Operation] = field(repr=False)
     together: bool = False  # whether the result depends on how texts are batched
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it is made behind BERT, where trying it costs little."""
+        return set(self.changes) <= {"token_embeddings", "pool", "normalize"}
 
 
 @dataclass(frozen=True)
@@ -277,21 +275,8 @@ def _special(mask: Array, first: int, last: int) -> Array:
     return mask & (order > first) & (order <= order[:, -1:] - last)
 
 
-def _weighted(x: Array, mask: Array) -> Array:
-    w = (np.cumsum(mask, axis=1) * mask)[..., None].astype(x.dtype)
-    return (x * w).sum(1) / w.sum(1)
-
-
 def _max(x: Array, mask: Array) -> Array:
     return np.where(mask[..., None], x, -np.inf).max(1)
-
-
-def _last(x: Array, mask: Array) -> Array:
-    return x[np.arange(len(x)), mask.shape[1] - 1 - mask[:, ::-1].argmax(1)]
-
-
-def _first(x: Array, mask: Array) -> Array:
-    return x[np.arange(len(x)), mask.argmax(1)]
 
 
 def _rms(x: Array, weight: Array, bias: Array, eps: float) -> Array:
@@ -302,10 +287,6 @@ def _transposed(x: Array, weight: Array, bias: Array) -> Array:
     return rows_times(x, weight if weight.shape[0] == weight.shape[1] else weight.reshape(weight.T.shape)) + bias
 
 
-def _causal(scores: Array, allowed: Array) -> Array:
-    return hide(scores, allowed & np.tri(scores.shape[-1], dtype=bool))
-
-
 def _heads(count: int) -> dict[str, Operation]:
     """Another number of heads, where it divides D, with its own scale."""
     return {
@@ -314,7 +295,6 @@ def _heads(count: int) -> dict[str, Operation]:
     }
 
 
-_identity: Operation = RIGHT["round"]
 _NORMS = ("attention.layer_norm", "feed_forward.layer_norm")
 
 # op, then what a port does, and how; a third item: the result depends on how texts are batched
@@ -332,7 +312,8 @@ _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
         ("all tokens have position 0", lambda p, t: t[0 * p]),
         ("positions are reversed", lambda p, t: t[p.max(-1, keepdims=True) - p], True),
         ("positions count on from text to text instead of starting again", _running, True),
-        ("positions count from the left edge, padding included", lambda p, t: t[np.arange(p.shape[1]) + 0 * p], True),
+        ("positions count from the left edge, padding included",
+         lambda p, t: t[np.minimum(np.arange(p.shape[1]) + 0 * p, len(t) - 1)], True),
         ("positions are the sines and cosines of Vaswani et al., not the learnt table", _sinusoids),
         ("positions count down from the table's end", lambda p, t: t[::-1][p]),
     ],
@@ -433,7 +414,8 @@ _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
         ("the mask is inverted: only padding is attended to",
          lambda s, m: np.where(m[:, None], s - s.dtype.type(HIDDEN), s), True),
         ("the mask is inverted, with minus infinity", lambda s, m: np.where(m[:, None], s.dtype.type(-1e30), s), True),
-        ("attention is causal: no token looks at those behind it", _causal),
+        ("attention is causal: no token looks at those behind it",
+         lambda s, m: hide(s, m & np.tri(s.shape[-1], dtype=bool))),
         ("no token looks at those before it", lambda s, m: hide(s, m & ~np.tri(s.shape[-1], k=-1, dtype=bool))),
         ("no token looks at itself", lambda s, m: hide(s, m & ~np.eye(s.shape[-1], dtype=bool))),
         ("the mask is put on the rows (queries), not on the columns (keys)",
@@ -499,7 +481,7 @@ _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
         ("the activation is ReLU6", lambda x: np.clip(x, 0, 6)),
         ("the activation is mish", lambda x: x * np.tanh(np.logaddexp(0, x))),
         ("the activation comes after the second matrix, not after the first",
-         {"activation": _identity, "after": ops.gelu}),
+         {"activation": lambda x: x, "after": ops.gelu}),
         ("the activation comes after both matrices", {"activation": ops.gelu, "after": ops.gelu}),
         ("GELU is done twice", lambda x: ops.gelu(ops.gelu(x))),
         ("GELU lacks the factor x: Phi(x) alone", lambda x: (ops.gelu(x) + (x == 0)) / np.where(x == 0, 2, x)),
@@ -559,7 +541,7 @@ _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
     ],
     "pool": [
         ("the mean of the token vectors is the sentence vector", mean),
-        ("the vector of [CLS] is the sentence vector, not the mean", _first),
+        ("the vector of [CLS] is the sentence vector, not the mean", lambda x, m: x[np.arange(len(x)), m.argmax(1)]),
         ("the maximum is pooled, not the mean", _max),
         ("the maximum is pooled, padding included", lambda x, m: x.max(1), True),
         ("[CLS] and [SEP] are left out of the mean", lambda x, m: mean(x, _special(m, 1, 1))),
@@ -572,9 +554,10 @@ _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
          lambda x, m: x.sum(1) / m.sum(1, keepdims=True), True),
         ("the token vectors are summed, not averaged", lambda x, m: (x * m[..., None]).sum(1)),
         ("the sum is divided by sqrt(T)", lambda x, m: (x * m[..., None]).sum(1) / np.sqrt(m.sum(1, keepdims=True))),
-        ("the last token's vector is the sentence vector", _last),
+        ("the last token's vector is the sentence vector",
+         lambda x, m: x[np.arange(len(x)), m.shape[1] - 1 - m[:, ::-1].argmax(1)]),
         ("the first word's vector, behind [CLS], is the sentence vector", lambda x, m: x[:, min(1, x.shape[1] - 1)]),
-        ("later tokens count more (weights 1, 2, 3, ...)", _weighted),
+        ("later tokens count more (weights 1, 2, 3, ...)", lambda x, m: mean(x, np.cumsum(m, axis=1) * m)),
         ("the token vectors are normalised before the mean", lambda x, m: mean(ops.normalize(x), m)),
         ("the minimum is pooled, not the mean", lambda x, m: -_max(-x, m)),
         ("the median is pooled, not the mean", lambda x, m: np.nanmedian(np.where(m[..., None], x, np.nan), axis=1)),
@@ -702,14 +685,10 @@ def forward(
     do = do or Recipe()
     order = list(do("layers", "layers")(model.config.num_hidden_layers))
     *names, _ = blocks_of(len(order))
-    last = len(names)
-    until = last if until is None else min(until, last)
-    since = min(since, last)
-    t: dict[str, Array] = {}
-    for name in names[:since]:
-        t |= {key: x for key, x in (known or {}).items() if key.startswith(f"{name}.")}
-    for b in range(since, min(until, last - 1) + 1):
-        place = names[b]
+    if until is None or until > 2 * model.config.num_hidden_layers:  # all, even where a layer runs twice
+        until = len(names)
+    t = {key: x for key, x in (known or {}).items() if key.rpartition(".")[0] in names[:since]}
+    for b, place in list(enumerate(names))[since : until + 1]:
         if b == 0:
             found = embed(do, place, batch, model)
         else:
@@ -719,7 +698,7 @@ def forward(
             else:
                 found = feed_forward(do, place, hidden, t[f"{names[b - 2]}.output"], embedded, model, i)
         t |= {f"{place}.{name}": x for name, x in found.items()}
-    if until == last:
+    if until >= len(names):
         t |= pooled(do, [t[f"{name}.output"] for name in ("embeddings", *names[2::2])], batch, model)
     return t
 
@@ -735,9 +714,10 @@ def pooled(do: Recipe, outputs: list[Array], batch: Batch, model: SentenceModel)
     x, results = hidden, []
     for module in model.modules:
         if isinstance(module, Pooling):
-            wrong = do("pool", "modules")
-            right = wrong is RIGHT["pool"]
-            x = pool(hidden[mask], mask.sum(1), module.modes) if right else wrong(hidden, mask)
+            if (wrong := do("pool", "modules")) is RIGHT["pool"]:
+                x = pool(hidden[mask], mask.sum(1), module.modes)
+            else:  # in place of each mode
+                x = np.tile(wrong(hidden, mask), len(module.modes))
         elif isinstance(module, Dense):
             x = dense(x, module)
         else:

@@ -50,7 +50,7 @@ MEANINGS = {
 
 def meaning(name: str) -> str:
     """What a tensor is, in a line."""
-    name = re.sub(r"\.probs\.\d+$", ".probs", name)
+    name = _base(name)
     return next(says for key, says in MEANINGS.items() if name.endswith(key) or name.startswith(f"{key}."))
 
 
@@ -138,30 +138,20 @@ def recognise(given: str, known: Sequence[str], layers: int) -> str | None:
         return dotted[name]
     name = _PREFIX.sub("", name)
     if state := re.fullmatch(r"(?:all\.)?hidden\.states?\.(\d+)", name):
-        i = int(state[1])
-        name = "embeddings.output" if i == 0 else f"layers.{i - 1}.feed.forward.output"
+        name = f"layers.{int(state[1]) - 1}.feed.forward.output" if int(state[1]) else "embeddings.output"
     elif name in ("last.hidden.state", "token.embeddings", "last.hidden.states"):
         name = f"layers.{layers - 1}.feed.forward.output"
     elif looks := re.fullmatch(r"attentions?\.(\d+)", name):
         name = f"layers.{looks[1]}.attention.probs"
     elif layer := _LAYER.match(name):
-        rest, run = layer[2] or "feed.forward.output", ""
-        if split := re.fullmatch(r"(.*\bprobs)\.(\d+)", rest):
-            rest, run = split[1], f".{split[2]}"
-        name = f"layers.{layer[1]}.{_SYNONYMS.get(rest, rest)}{run}"
+        rest = layer[2] or "feed.forward.output"
+        base = _base(rest)
+        name = f"layers.{layer[1]}.{_SYNONYMS.get(base, base)}{rest[len(base) :]}"
     else:
         name = _SYNONYMS.get(name, name)
-    if name in dotted:
-        return dotted[name]
     # probabilities have one name a run of texts of equal length; others give them all at once, or a text at a time
-    probs = re.fullmatch(r"(layers\.\d+\.attention\.probs)(?:\.\d+)?", name)
-    return name if probs and f"{probs[1]}.0" in known else None
-
-
-def nearest_name(given: str, known: Sequence[str]) -> str:
-    """The most similar of our names."""
-    found = difflib.get_close_matches(given.replace("_", "."), known, 1, 0.0)
-    return found[0] if found else known[0]
+    is_probs = ".probs" in name and f"{_base(name)}.0" in known
+    return dotted.get(name, name if is_probs else None)
 
 
 # --------------------------------------------------------------------------------------------------------- the layout
@@ -209,19 +199,17 @@ def layouts(array: Array, kind: str, lengths: Sequence[int]) -> Iterator[tuple[L
     if array.ndim != axes + 1 or not 0 < len(array) <= count:
         return
     for order in _orders(count, len(array)):
-        if kind == "vector":
+        own = [lengths[i] for i in order]
+        length = 0 if kind == "vector" else array.shape[-1] if kind == "probs" else array.shape[1]
+        if kind == "vector" or set(own) == {length}:
             yield Layout(order), dict(zip(order, array, strict=True))
-            continue
-        length = array.shape[-1] if kind == "probs" else array.shape[1]
-        if length < max(lengths[i] for i in order):
-            continue
-        exact = all(lengths[i] == length for i in order)
-        for side in ["packed"] if exact else ["right", "left"]:
-            parts = {}
-            for i, one in zip(order, array, strict=True):
-                at = slice(0, lengths[i]) if side != "left" else slice(length - lengths[i], length)
-                parts[i] = one[:, at, at] if kind == "probs" else one[at]
-            yield Layout(order, side, 0 if exact else length), parts
+        elif length >= max(own):
+            for side in ("right", "left"):
+                parts = {}
+                for i, one in zip(order, array, strict=True):
+                    at = slice(0, lengths[i]) if side == "right" else slice(length - lengths[i], length)
+                    parts[i] = one[:, at, at] if kind == "probs" else one[at]
+                yield Layout(order, side, length), parts
 
 
 def _orders(count: int, chosen: int) -> list[tuple[int, ...]]:
@@ -256,7 +244,7 @@ def understand(given: Mapping[str, Any], wanted: Mapping[str, Parts], layers: in
     lengths = [len(ids) for ids in wanted["token_ids"].values()]
     possible: dict[str, list[tuple[Layout, Parts]]] = {}
     for name, array in arrays.items():
-        if fits := list(_fitting(name, array, targets[name], lengths)):
+        if fits := _fitting(name, array, targets[name], lengths):
             possible[name] = fits
         else:
             port.misshapen[name] = array.shape, _expected(name, targets[name], lengths)
@@ -286,7 +274,8 @@ def precision(array: Array) -> float:
 
 
 def _base(name: str) -> str:
-    return re.sub(r"\.probs(\.\d+)?$", ".probs", name)
+    """Without the number of a run."""
+    return re.sub(r"\bprobs\.\d+$", "probs", name)
 
 
 def _target(name: str, wanted: Mapping[str, Parts]) -> Parts:
@@ -296,38 +285,28 @@ def _target(name: str, wanted: Mapping[str, Parts]) -> Parts:
     return {i: part for n, parts in wanted.items() if n.startswith(f"{_base(name)}.") for i, part in parts.items()}
 
 
-def _fitting(name: str, array: Array, target: Parts, lengths: Sequence[int]) -> Iterator[tuple[Layout, Parts]]:
-    number = re.search(r"\.probs\.(\d+)$", name)
-    run = wanted_run(name, array, target)
-    if run:  # our own name and shape: all texts of one length
-        yield Layout(tuple(run)), run
-        return
+def _fitting(name: str, array: Array, target: Parts, lengths: Sequence[int]) -> list[tuple[Layout, Parts]]:
+    number = int(name.rpartition(".")[2]) if name != _base(name) else len(lengths)
+    # our own name and shape of probs: ``probs.r`` is of the r-th run of texts of equal length, (c, H, T, T)
+    runs = [[i for i, _ in run] for _, run in groupby(target.items(), lambda item: item[1].shape)]
+    texts = runs[number] if number < len(runs) else []
+    if texts and array.shape == (len(texts), *target[texts[0]].shape):
+        return [(Layout(tuple(texts)), dict(zip(texts, array, strict=True)))]
     fits = [
         fit
         for fit in layouts(array, kind_of(name), lengths)
         if all(part.shape == target[i].shape for i, part in fit[1].items())
     ]
-    if number and int(number[1]) < len(lengths):  # or of one text, without padding: its own, if that fits
+    if number < len(lengths):  # or of one text, without padding: its own, if that fits
         exact = [fit for fit in fits if len(fit[1]) == 1 and not fit[0].length]
-        fits = [fit for fit in exact if int(number[1]) in fit[1]] or exact or fits
-    yield from fits
+        fits = [fit for fit in exact if number in fit[1]] or exact or fits
+    return fits
 
 
 def _nearest(fits: list[tuple[Layout, Parts]], target: Parts) -> tuple[Layout, Parts]:
     """The most ordinary layout, unless another is clearly nearer to the right numbers."""
     best = min(fits, key=lambda fit: distance(fit[1], target))
     return best if 2 * distance(best[1], target) < distance(fits[0][1], target) else fits[0]
-
-
-def wanted_run(name: str, array: Array, target: Parts) -> Parts:
-    """Probabilities as the ledger has them: ``probs.r`` is of the r-th run of texts of equal length, (c, H, T, T)."""
-    number = re.search(r"\.probs\.(\d+)$", name)
-    runs = [[i for i, _ in run] for _, run in groupby(target.items(), lambda item: item[1].shape)]
-    if number and int(number[1]) < len(runs) and array.ndim == 4:
-        texts = runs[int(number[1])]
-        if array.shape == (len(texts), *target[texts[0]].shape):
-            return dict(zip(texts, array, strict=True))
-    return {}
 
 
 def distance(parts: Parts, target: Parts) -> float:
@@ -357,29 +336,36 @@ def _named(port: Port, given: Mapping[str, Any], wanted: Mapping[str, Parts], la
     found: dict[str, Array] = {}
     known, notes, count = list(wanted), port.notes, len(wanted["token_ids"])
     renamed, empty = [], []
-    for original, value in _unstacked(given, layers):
-        name = recognise(original, known, layers)
+    arrays: list[tuple[str, Any]] = []
+    for name, value in given.items():  # those that Hugging Face gives as tuples, and NumPy stacks, one by one
+        stacked = {"hidden_states": layers + 1, "attentions": layers}.get(name)
+        if stacked and isinstance(value, np.ndarray) and value.ndim > 2 and len(value) == stacked:
+            arrays += [(f"{name}.{i}", one) for i, one in enumerate(value)]
+        else:
+            arrays.append((name, value))
+    for original, value in arrays:
+        ours = recognise(original, known, layers)
         if re.sub(r"[^a-z]", "", original.lower()) in ABOUT or original == "attention_mask":
             continue
         if original in ("embeddings", "embedding", "output", "outputs"):  # of tokens or of texts: the shape says
-            name = "sentence_embedding" if value.ndim == 1 or len(value) == count else "embeddings.output"
+            ours = "sentence_embedding" if value.ndim == 1 or len(value) == count else "embeddings.output"
         if original.endswith((".weight", ".bias")):
             notes.append(f"{original} is a weight and is not compared: verify compares what flows through")
         elif original == "pooler_output":
             notes.append("pooler_output is not compared: a sentence vector is the mean of last_hidden_state")
-        elif name is None:
-            port.unknown[original] = nearest_name(original, known)
+        elif ours is None:
+            port.unknown[original] = difflib.get_close_matches(original.replace("_", "."), known, 1, 0.0)[0]
         elif not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf" or value.ndim == 0:
             what = f"{value.dtype} of {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
             raise ValueError(f"expected an array of real numbers for {original!r}, got {what}")
         elif np.isnan(value).all() and value.size:
             empty.append(original)
         else:
-            if name in found:
-                notes.append(f"{original} is {name}, which is there twice; the first is compared")
-            found.setdefault(name, value.astype(value.dtype.newbyteorder("="), copy=False))
-            if name != original:
-                renamed.append(f"{original} is {name}")
+            if ours in found:
+                notes.append(f"{original} is {ours}, which is there twice; the first is compared")
+            found.setdefault(ours, value.astype(value.dtype.newbyteorder("="), copy=False))
+            if ours != original:
+                renamed.append(f"{original} is {ours}")
     notes += [*_few(renamed, "names"), *(f"not filled in: {one}" for one in _few(empty, "tensors"))]
     order = {name: i for i, name in enumerate(known)}
     place = {name: order.get(name, order.get(f"{_base(name)}.0", 0)) for name in found}
@@ -390,13 +376,3 @@ def _few(items: Sequence[str], what: str) -> list[str]:
     """The first of many in one line, and how many there are."""
     more = f", ... ({len(items)} {what} in all)" if len(items) > 3 else ""
     return [", ".join(items[:3]) + more] if items else []
-
-
-def _unstacked(given: Mapping[str, Any], layers: int) -> Iterator[tuple[str, Any]]:
-    """All arrays; those that Hugging Face gives as tuples, and NumPy stacks, one by one."""
-    for name, value in given.items():
-        stacked = {"hidden_states": layers + 1, "attentions": layers}.get(name)
-        if stacked and isinstance(value, np.ndarray) and value.ndim > 2 and len(value) == stacked:
-            yield from ((f"{name}.{i}", one) for i, one in enumerate(value))
-        else:
-            yield name, value

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
+import timeit
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -131,27 +132,24 @@ def count_costs(
     }
     # two look-ups and two additions; the token type is one row for all
     look_up = Cost(0, _ID_BYTES * tokens) + cost(2 * hidden, 3 * hidden + d)
-    costs = {("tokenize", "tokenize"): Cost(), ("embed", "look up, add"): look_up, ("embed", "LayerNorm"): layer_norm}
+    costs = dict.fromkeys(OPERATIONS, Cost())
+    costs |= {("embed", "look up, add"): look_up, ("embed", "LayerNorm"): layer_norm}
     costs |= {operation: config.num_hidden_layers * each for operation, each in layer.items()}
-
-    pooling, dense, normalize, width = Cost(), Cost(), Cost(), d
+    width = d
     for module in modules:
         if isinstance(module, Pooling):
             for mode in module.modes:
                 flop = _POOLING_FLOP[mode] * hidden
-                pooling += cost(flop, texts * d + (hidden if flop else texts * d))  # without FLOP: a copy of rows
+                rows = hidden if flop else texts * d  # without FLOP: a copy of rows
+                costs["modules", "pooling"] += cost(flop, texts * d + rows)
             width *= len(module.modes)
         elif isinstance(module, Dense):
             width, d_in = module.weight.shape
-            dense += linear(texts, d_in, width, module.bias is not None)
-            dense += activation(module.activation, texts * width)
+            costs["modules", "dense"] += linear(texts, d_in, width, module.bias is not None)
+            costs["modules", "dense"] += activation(module.activation, texts * width)
         elif isinstance(module, Normalize):
-            normalize += cost(_NORMALIZE_FLOP * texts * width, 2 * texts * width)
-    return costs | {
-        ("modules", "pooling"): pooling,
-        ("modules", "dense"): dense,
-        ("modules", "normalize"): normalize,
-    }
+            costs["modules", "normalize"] += cost(_NORMALIZE_FLOP * texts * width, 2 * texts * width)
+    return costs
 
 
 # ----------------------------------------------------------------------------------- what this machine can do
@@ -160,8 +158,7 @@ def count_costs(
 _ROWS, _INNER, _COLUMNS = 512, 384, 1536
 # Each of the two arrays of a copy: several times what a processor's last cache holds for one core.
 _COPIED_BYTES = 2**26
-_CEILING_PATIENCE = 0.25
-_LEAST_TIMES = 5
+_TIMES = 30  # about a quarter of a second
 
 
 def sgemm_ceiling(num_threads: int = 1, dtype: npt.DTypeLike = "float32") -> float:
@@ -190,15 +187,8 @@ def memory_bandwidth() -> float:
 
 
 def _fastest(work: Callable[[], object]) -> float:
-    """Time something over and over for a quarter of a second; the fastest is the one that nobody disturbed."""
-    best, times = float("inf"), 0
-    work()  # the first one wakes threads and touches pages
-    end = time.perf_counter() + _CEILING_PATIENCE
-    while times < _LEAST_TIMES or time.perf_counter() < end:
-        start = time.perf_counter()
-        work()
-        best, times = min(best, time.perf_counter() - start), times + 1
-    return best
+    """Seconds of the fastest of many times: the one that nobody disturbed; the first one wakes threads and pages."""
+    return min(timeit.repeat(work, number=1, repeat=_TIMES))
 
 
 @dataclass(frozen=True)
@@ -402,10 +392,11 @@ def profile(
     if num_threads < 1 or (passes is not None and passes < 1):
         got = f"num_threads={num_threads}, passes={passes}"
         raise ValueError(f"profile: expected at least one thread and one pass, got {got}")
-    before = sgemm_ceiling(num_threads, encoder.dtype), memory_bandwidth()
-    keep_freed_memory()
+    model = encoder.model
     clocks: list[Clock] = []
     plain: list[float] = []
+    before = sgemm_ceiling(num_threads, encoder.dtype), memory_bandwidth()
+    keep_freed_memory()
     with threads.hold(num_threads):
         one_pass(encoder, texts)  # the first pass maps weights into memory
         end = time.perf_counter() + _PATIENCE
@@ -416,12 +407,11 @@ def profile(
             start = time.perf_counter()
             one_pass(encoder, texts)
             plain.append(time.perf_counter() - start)
-            with clocked(encoder.model) as clock:
+            with clocked(model) as clock:
                 one_pass(encoder, texts)
             clocks.append(clock)
     after = sgemm_ceiling(num_threads, encoder.dtype), memory_bandwidth()
     ceilings = Ceilings(*map(max, before, after))  # whoever disturbed the one may have spared the other
-    model = encoder.model
     lengths = model.tokenizer(texts, encoder.max_seq_length).lengths
     batches = [lengths[batch] for batch in make_batches(lengths)]
     costs = [count_costs(batch, model.config, model.modules, encoder.dtype) for batch in batches]

@@ -46,6 +46,13 @@ class TrainingSteps:
     lengths: dict[str, float]  # of each of those gradients, as a whole
     origin: str  # which libraries
 
+    @classmethod
+    def of(cls, losses: list[float], norms: list[float], gradients: dict[str, Array], origin: str) -> TrainingSteps:
+        """Of the gradients a sample, and their lengths."""
+        kept = {name: sample(gradient) for name, gradient in gradients.items()}
+        lengths = {name: float(np.linalg.norm(gradient)) for name, gradient in gradients.items()}
+        return cls(np.array(losses), np.array(norms), kept, lengths, origin)
+
     def largest_difference(self, other: TrainingSteps) -> tuple[str, float]:
         """Name the parameter whose first gradient differs most, relative to its length, and say by how much.
 
@@ -104,10 +111,4 @@ def our_steps(model: SentenceModel, steps: int = STEPS) -> TrainingSteps:
         losses.append(step.value)
         norms.append(clip_gradients(step.gradients, MAX_NORM))
         adamw(params, step.gradients, state, learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    return TrainingSteps(
-        np.array(losses),
-        np.array(norms),
-        {name: sample(gradient) for name, gradient in first.items()},
-        {name: float(np.linalg.norm(gradient)) for name, gradient in first.items()},
-        f"minisbert, numpy {np.__version__}",
-    )
+    return TrainingSteps.of(losses, norms, first, f"minisbert, numpy {np.__version__}")
