@@ -164,7 +164,7 @@ def test_examples_of_help_run(verb, lines, request, monkeypatch):
         echoed, _, command = line.rpartition(" | ")
         words = shlex.split(command, comments=True)
         if verb in ("bench", "serve"):  # half an hour, or for ever; here it is only read, and their own tests run it
-            getattr(importlib.import_module(f"minisbert.cli.{verb}"), verb).make_context(verb, words[2:])
+            main.get_command(click.Context(main), verb).make_context(verb, words[2:])
             continue
         if "ray" in words:  # it starts a cluster: test_bulk.py does
             continue

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from tiny import write_model
 
 from minisbert import SentenceEncoder, __version__
-from minisbert.cli import job, outputs
+from minisbert.cli import outputs, vectors
 
 BLOCK = 4
 TEXTS = [f"the cat {'sat ' * (i % 5)}on mat {i}" for i in range(18)]  # four blocks and a half
@@ -53,7 +53,7 @@ def uninterrupted(name, *more):
 
 def interrupt(monkeypatch, name, blocks, *more):
     """Run until so many blocks are done."""
-    whole, done = job.Job.add, []
+    whole, done = vectors.Job.add, []
 
     def breaks_off(self, *block):
         if len(done) == blocks:
@@ -62,7 +62,7 @@ def interrupt(monkeypatch, name, blocks, *more):
         whole(self, *block)
 
     with monkeypatch.context() as patched:
-        patched.setattr(job.Job, "add", breaks_off)
+        patched.setattr(vectors.Job, "add", breaks_off)
         return run(*command(name, *more), code=1)
 
 
@@ -222,11 +222,11 @@ def test_what_is_there_is_neither_lost_nor_taken_unasked(monkeypatch):
 
 
 def test_an_output_that_came_into_being_meanwhile_is_kept(monkeypatch):
-    def meanwhile(self, *block, add=job.Job.add):
+    def meanwhile(self, *block, add=vectors.Job.add):
         add(self, *block)
         Path("v.npy").write_bytes(b"precious")
 
-    monkeypatch.setattr(job.Job, "add", meanwhile)
+    monkeypatch.setattr(vectors.Job, "add", meanwhile)
     assert "already exists" in run(*command("v.npy"), code=1).stderr
     assert Path("v.npy").read_bytes() == b"precious" and left() == [str(PARTS), "v.npy"]
 

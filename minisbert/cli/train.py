@@ -17,7 +17,7 @@ import click
 
 from minisbert import __version__
 from minisbert.cli import options
-from minisbert.cli.inputs import columns_options
+from minisbert.cli.options import columns_options
 from minisbert.cli.outputs import echo_json, locked, plain, training_bar
 from minisbert.files import folder_written_whole
 from minisbert.parallel import threads
