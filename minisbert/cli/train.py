@@ -251,8 +251,9 @@ def _claimed(output: Path) -> Iterator[Path]:
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     lock_file = output.with_name(f"{output.name}.checkpoint.lock")
     with locked(lock_file, f"{output}: another process is training it"):
+        name = re.escape(output.name)
         for left in output.parent.iterdir():
-            if re.fullmatch(rf"\.+{re.escape(output.name)}(\.checkpoint)?(\.\d+\.unfinished(-\w+)?)+", left.name):
+            if re.fullmatch(rf"\.+{name}(\.checkpoint)?(\.\d+\.unfinished(-\w+)?)+(\.replaced)?", left.name):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
         with contextlib.suppress(OSError):  # an empty OUT, set aside by a run that was killed before its last rename
             output.with_name(f".{output.name}.replaced").rmdir()
