@@ -252,11 +252,8 @@ def tokens(source: TextSource, as_json: bool, choice: options.ModelChoice) -> No
     texts = source.read("tokenize")
     encoder = choice.encoder()
     # as the encoder does, and once more without the limit to see what is lost
-    tokenizer, limit, decided_by = (
-        encoder.model.tokenizer,
-        encoder.max_seq_length,
-        _limits(encoder, choice)["decided_by"],
-    )
+    tokenizer, limit = encoder.model.tokenizer, encoder.max_seq_length
+    decided_by = _limits(encoder, choice)["decided_by"]
     longest = limit + int(tokenizer(texts, limit).lost.max(initial=0))
     found: list[dict[str, Any]] = []
     for text, ids in zip(texts, tokenizer(texts, longest).split(), strict=True):

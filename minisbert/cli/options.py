@@ -248,50 +248,43 @@ class TextSource:
         return sum(1 for _ in self.rows(*id_column))
 
 
-_column_options = together(
-    click.option("--input-format", type=click.Choice(KINDS), help="[default: by the file's suffix, else text]"),
-    click.option(
-        "--column",
-        "--field",
-        "column",
-        metavar="NAME|N",
-        help="Column of the texts, by name or number; of JSON also a.b, b inside a.  "
-        "[default: text or a usual synonym, or the only one]",
-    ),
-    click.option("--no-header", is_flag=True, help="The CSV or TSV has no header row."),
-    dialect_options,
+def _source_options(*where: Callable[[Verb], Verb]) -> Callable[[Verb], Verb]:
+    """Add options about the input to a verb, which receives them as ``source``."""
+
+    def add(verb: Verb) -> Verb:
+        @functools.wraps(verb)
+        def gathered(
+            column: str | None,
+            input_format: str | None,
+            texts: tuple[str, ...] = (),
+            file: str | None = None,
+            **rest: Any,
+        ) -> None:
+            verb(source=TextSource(texts, file, column, input_format, take_dialect(rest)), **rest)
+
+        return together(
+            *where,
+            click.option("--input-format", type=click.Choice(KINDS), help="[default: by the file's suffix, else text]"),
+            click.option(
+                "--column",
+                "--field",
+                "column",
+                metavar="NAME|N",
+                help="Column of the texts, by name or number; of JSON also a.b, b inside a.  "
+                "[default: text or a usual synonym, or the only one]",
+            ),
+            click.option("--no-header", is_flag=True, help="The CSV or TSV has no header row."),
+            dialect_options,
+        )(gathered)
+
+    return add
+
+
+input_options = _source_options(
+    click.argument("texts", nargs=-1, metavar="[TEXT]...", type=TEXT),
+    click.option("-i", "--input", "file", metavar="FILE", help="Read texts from a file, may be .gz; - is stdin."),
 )
-
-
-def _source(texts: tuple[str, ...], file: str | None, options: dict[str, Any]) -> TextSource:
-    """Take the options about the input out of a verb's options."""
-    column, input_format = options.pop("column"), options.pop("input_format")
-    return TextSource(texts, file, column, input_format, take_dialect(options))
-
-
-def input_options(verb: Verb) -> Verb:
-    """Add TEXT arguments and input options to a verb, which receives them as ``source``."""
-
-    @click.argument("texts", nargs=-1, metavar="[TEXT]...", type=TEXT)
-    @click.option("-i", "--input", "file", metavar="FILE", help="Read texts from a file, may be .gz; - is stdin.")
-    @_column_options
-    @functools.wraps(verb)
-    def gathered(texts: tuple[str, ...], file: str | None, **rest: Any) -> None:
-        verb(source=_source(texts, file, rest), **rest)
-
-    return gathered
-
-
-def file_options(verb: Verb) -> Verb:
-    """Add FILE and input options to a verb, which receives them as ``source``."""
-
-    @click.argument("file", metavar="FILE")
-    @_column_options
-    @functools.wraps(verb)
-    def gathered(file: str, **rest: Any) -> None:
-        verb(source=_source((), file, rest), **rest)
-
-    return gathered
+file_options = _source_options(click.argument("file", metavar="FILE"))
 
 
 def columns_options(*names: str) -> Callable[[Verb], Verb]:
