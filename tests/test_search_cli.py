@@ -6,9 +6,7 @@ Everything runs on a random model of some 4,000 weights.
 import os
 import re
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -139,19 +137,6 @@ def test_without_duckdb_one_line_says_what_to_install(both, monkeypatch):
     monkeypatch.setitem(sys.modules, "duckdb", None)
     for line in ("search notes.duckdb cat", "index info notes.duckdb", "index build x.duckdb notes.txt"):
         assert refused(*line.split()) == "Error: the embedding database needs duckdb: pip install -e '.[search]'\n"
-
-
-def test_an_interrupted_build_is_finished_by_the_same_command():
-    """A real process that is killed between two blocks, as far as it can be told from outside."""
-    Path("many.txt").write_text("".join(f"the cat sat on mat {i}\n" for i in range(3000)))
-    command = ["index", "build", "many.duckdb", "many.txt"]
-    with subprocess.Popen([sys.executable, "-m", "minisbert", *command]) as process:
-        while process.poll() is None and not Path("many.duckdb").exists():
-            time.sleep(0.01)
-        process.kill()
-    done = run(*command).stdout
-    added, unchanged = (int(n.replace(",", "")) for n in re.findall(r"([\d,]+) (?:documents? added|unchanged)", done))
-    assert added + unchanged == 3000 and done.endswith("3,000 documents in all\n")
 
 
 # ------------------------------------------------------------------------------------------------ search
