@@ -1,4 +1,4 @@
-"""The command line, called in this process: what it prints, and with which code it ends."""
+"""The command line: called in this process, in one of its own, or killed before any of its steps on the disk."""
 
 import json
 import subprocess
@@ -46,3 +46,62 @@ def stand_in(folder, monkeypatch, model):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("MINISBERT_MODEL", str(model))
+
+
+KILLED = """
+import os, shutil, signal, sys
+from itertools import count
+from pathlib import Path
+import filelock, tqdm, minisbert.cli.embed, minisbert.cli.train, minisbert.encoder  # once for all children
+from minisbert.cli import main
+
+def counted(function, steps=[0]):
+    def step(*arguments, **options):
+        if steps[0] == limit:
+            os.kill(os.getpid(), signal.SIGKILL)
+        steps[0] += 1
+        return function(*arguments, **options)
+    return step
+
+def child(is_harmed):
+    pid = os.fork()
+    if not pid:
+        if is_harmed:
+            for name in ("fsync", "replace", "unlink", "mkdir", "rmdir"):
+                setattr(os, name, counted(getattr(os, name)))
+        main()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def content():
+    files = [out] if out.is_file() else out.rglob("*")
+    return {str(x): x.read_bytes() for x in files if x.is_file() and x.name not in ("training.json", "README.md")}
+
+def finished():
+    found = content()
+    shutil.rmtree(out) if out.is_dir() else out.unlink()
+    return found if sorted(os.listdir()) == inputs else os.listdir()
+
+out, inputs = Path(sys.argv.pop(1)), sorted(os.listdir())
+assert child(False) == 0
+whole = finished()
+for limit in count():
+    ended = child(True)
+    assert not out.exists() or content() == whole
+    if ended != -signal.SIGKILL:
+        break
+    assert child(False) == 0 and finished() == whole
+assert ended == 0 and finished() == whole
+print(limit)
+"""
+
+
+def killed_at_every_step(out, *arguments):
+    """Run a verb in processes that kill themselves, as ``kill -9`` does, before the step on the disk of each number.
+
+    What has the name of the output is whole or is not there; the same command, which has ``--resume``, goes on to the
+    bytes of a run that nothing disturbs, and leaves nothing else. Returns the number of steps.
+    """
+    command = [sys.executable, "-c", KILLED, out, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, timeout=240, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split()[-1])

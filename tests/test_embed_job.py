@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import subprocess
 import sys
 import tracemalloc
 from hashlib import sha256
@@ -12,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
-from running import refused, run, stand_in
+from running import killed_at_every_step, refused, run, stand_in
 from safetensors.numpy import load_file
 from tiny import write_model
 
 from minisbert import SentenceEncoder, __version__
-from minisbert.cli import job, outputs
+from minisbert.cli import outputs, vectors
 
 BLOCK = 4
 TEXTS = [f"the cat {'sat ' * (i % 5)}on mat {i}" for i in range(18)]  # four blocks and a half
@@ -53,7 +52,7 @@ def uninterrupted(name, *more):
 
 def interrupt(monkeypatch, name, blocks, *more):
     """Run until so many blocks are done."""
-    whole, done = job.Job.add, []
+    whole, done = vectors.Job.add, []
 
     def breaks_off(self, *block):
         if len(done) == blocks:
@@ -62,7 +61,7 @@ def interrupt(monkeypatch, name, blocks, *more):
         whole(self, *block)
 
     with monkeypatch.context() as patched:
-        patched.setattr(job.Job, "add", breaks_off)
+        patched.setattr(vectors.Job, "add", breaks_off)
         return run(*command(name, *more), code=1)
 
 
@@ -84,52 +83,11 @@ def test_a_run_stopped_after_every_block_is_continued_each_time(name, monkeypatc
     assert Path(name).read_bytes() == whole and left() == [name]
 
 
-KILLED = """
-import os, signal, sys
-from itertools import count
-from pathlib import Path
-import filelock, tqdm, minisbert.cli.embed, minisbert.encoder  # once for all children
-from minisbert.cli import main
-
-def counted(function, steps=[0]):
-    def step(*arguments, **options):
-        if steps[0] == limit:
-            os.kill(os.getpid(), signal.SIGKILL)
-        steps[0] += 1
-        return function(*arguments, **options)
-    return step
-
-def child(*arguments):
-    pid = os.fork()
-    if not pid:
-        if not arguments:
-            for name in ("fsync", "replace", "unlink", "mkdir", "rmdir"):
-                setattr(os, name, counted(getattr(os, name)))
-        main()
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-out, whole = Path("v.npy"), Path("whole").read_bytes()
-for limit in count():
-    ended = child()
-    assert not out.exists() or out.read_bytes() == whole
-    if ended != -signal.SIGKILL:
-        break
-    assert child("unharmed") == 0 and out.read_bytes() == whole and sorted(os.listdir()) == ["t.txt", "v.npy", "whole"]
-    out.unlink()
-assert ended == 0
-print(limit)
-"""
-
-
 @pytest.mark.skipif(os.name == "nt", reason="no kill -9")
 def test_a_run_killed_at_any_step_on_the_disk_is_continued():
-    """Processes that kill themselves, as ``kill -9`` does, before the step of each number; each is continued."""
     Path("t.txt").write_text("\n".join(TEXTS[:6]))  # two blocks
-    Path("whole").write_bytes(uninterrupted("v.npy"))
-    arguments = map(str, command("v.npy", "--resume"))
-    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, timeout=120, text=True)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > (12 if sys.version_info >= (3, 11) else 4)  # 3.10's pathlib keeps os's own
+    steps = killed_at_every_step("v.npy", *command("v.npy", "--resume"))
+    assert steps > (12 if sys.version_info >= (3, 11) else 4)  # 3.10's pathlib keeps os's own
 
 
 def test_standard_input_given_again_is_continued():
@@ -222,11 +180,11 @@ def test_what_is_there_is_neither_lost_nor_taken_unasked(monkeypatch):
 
 
 def test_an_output_that_came_into_being_meanwhile_is_kept(monkeypatch):
-    def meanwhile(self, *block, add=job.Job.add):
+    def meanwhile(self, *block, add=vectors.Job.add):
         add(self, *block)
         Path("v.npy").write_bytes(b"precious")
 
-    monkeypatch.setattr(job.Job, "add", meanwhile)
+    monkeypatch.setattr(vectors.Job, "add", meanwhile)
     assert "already exists" in run(*command("v.npy"), code=1).stderr
     assert Path("v.npy").read_bytes() == b"precious" and left() == [str(PARTS), "v.npy"]
 

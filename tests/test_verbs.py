@@ -376,14 +376,6 @@ def test_a_row_for_every_text(name, vectors, sklearn):
             assert row[key] == "" if group < 0 else float(row[key]) == pytest.approx(value, abs=1e-6)
 
 
-def test_every_source_is_read_alike(vectors, sklearn):
-    wanted = cluster(vectors, k=4).ids.tolist()
-    for line in ("texts.txt", "texts.tsv --column 2", "texts.jsonl --field post.text", "-", "gaps.txt"):
-        result = run("cluster", *line.split(), "--k", 4, "--json", input=Path("texts.txt").read_text())
-        assert json.loads(result.stdout)["ids"] == wanted, line
-        assert ("line 1: skipped 2 rows without a text" in result.stderr) == ("gaps" in line)
-
-
 def test_a_map_is_the_projection(vectors, sklearn, matplotlib):
     got = told("map", "texts.tsv", "--label", "kind", "-o", "map.html")
     expected = project(vectors)

@@ -41,7 +41,7 @@ VERBS = {
     "train": ("train", "Fine-tune a model on examples from a file."),
     "gradcheck": ("proof", "Check every gradient against finite differences."),
     "demo": ("demo", "Watch how training works, on small examples."),
-    "serve": ("serve", "Serve embeddings over HTTP as OpenAI does."),
+    "serve": ("model", "Serve embeddings over HTTP as OpenAI does."),
     "bench": ("bench", "Compare speed and memory with PyTorch and ONNX Runtime."),
     "evaluate": ("evaluate", "Evaluate the model on labelled test sets, next to published figures."),
 }

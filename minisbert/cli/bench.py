@@ -16,7 +16,7 @@ import click
 from minisbert.bench.engines import ENGINES, check_installed
 from minisbert.bench.run import OURS, PARTS, Row, default_texts, make_batches, run_benchmark
 from minisbert.cli import options
-from minisbert.cli.inputs import TextSource, input_options
+from minisbert.cli.options import TextSource, input_options
 from minisbert.cli.outputs import Target, output_options, write_json
 from minisbert.cli.table import grid
 from minisbert.parallel import libraries, read_processor, threads, usable_processors

@@ -11,8 +11,7 @@ import click
 from minisbert import __version__
 from minisbert.analysis import classifier as learning
 from minisbert.cli import Group, options
-from minisbert.cli.inputs import TextSource, input_options, label_options
-from minisbert.cli.options import ModelChoice
+from minisbert.cli.options import ModelChoice, TextSource, input_options, label_options
 from minisbert.cli.outputs import Target, output_options, progress
 from minisbert.cli.table import (
     NAME_WIDTH,

@@ -13,8 +13,7 @@ import click
 
 from minisbert.checks import require
 from minisbert.cli import options
-from minisbert.cli.inputs import TextSource, file_options
-from minisbert.cli.options import ModelChoice
+from minisbert.cli.options import ModelChoice, TextSource, file_options
 from minisbert.cli.outputs import Target, output_options, progress
 from minisbert.cli.table import counted, fixed, hundred, printable, shorten, terminal_width
 from minisbert.tables import InputError

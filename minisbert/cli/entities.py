@@ -13,8 +13,7 @@ from minisbert import __version__
 from minisbert.analysis.entities import KIND, EntityReport, EntityTagger, evaluate_tagger, load_tagger, train_tagger
 from minisbert.analysis.tagging import read_tagged
 from minisbert.cli import Group, options
-from minisbert.cli.inputs import TextSource, input_options
-from minisbert.cli.options import ModelChoice
+from minisbert.cli.options import ModelChoice, TextSource, input_options
 from minisbert.cli.outputs import Target, give, output_options, progress, result_options
 from minisbert.cli.table import (
     NAME_WIDTH,

@@ -12,7 +12,7 @@ import numpy as np
 from minisbert import SentenceEncoder, __version__, hub
 from minisbert.checks import require
 from minisbert.cli import Group, options
-from minisbert.cli.inputs import columns_options, label_options
+from minisbert.cli.options import columns_options, label_options
 from minisbert.cli.outputs import Target, output_options, progress, result_options
 from minisbert.cli.table import counted, fixed, grid, hundred, interval, printable, signed, wrapped
 from minisbert.evaluation.classification import CLASSIFIERS, PUBLISHED, evaluate_classification, read_labelled

@@ -14,7 +14,7 @@ import click
 import numpy as np
 
 from minisbert.cli import options
-from minisbert.cli.inputs import TextSource, input_options
+from minisbert.cli.options import TextSource, input_options
 from minisbert.cli.outputs import Target
 from minisbert.cli.table import counted, grid
 from minisbert.encoder import SentenceEncoder

@@ -9,8 +9,7 @@ from typing import Any
 import click
 
 from minisbert.cli import Group, options
-from minisbert.cli.inputs import TextSource, input_options, label_options
-from minisbert.cli.options import ModelChoice
+from minisbert.cli.options import ModelChoice, TextSource, input_options, label_options
 from minisbert.cli.outputs import Target, give, output_options
 from minisbert.cli.table import NAME_WIDTH, align, class_lines, estimated, grid_with_texts, hundred, printable
 from minisbert.evaluation.classification import read_labelled

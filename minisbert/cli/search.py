@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minisbert.cli import Group, options, outputs
-from minisbert.cli.inputs import KINDS, dialect_options, take_dialect
-from minisbert.cli.options import ModelChoice
+from minisbert.cli.options import KINDS, ModelChoice, dialect_options, take_dialect
 from minisbert.cli.outputs import give
 from minisbert.cli.table import align, counted, grid_with_texts, printable, shorten, terminal_width
 from minisbert.tables import EmptyTextWarning

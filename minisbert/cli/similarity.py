@@ -9,8 +9,7 @@ from typing import Any
 import click
 
 from minisbert.cli import options
-from minisbert.cli.inputs import TextSource, input_options
-from minisbert.cli.options import ModelChoice
+from minisbert.cli.options import ModelChoice, TextSource, input_options
 from minisbert.cli.outputs import Target, echo_json, output_options, progress
 from minisbert.cli.table import align, fixed, hundred, matrix_lines, printable, terminal_width
 

@@ -17,7 +17,7 @@ import click
 
 from minisbert import __version__
 from minisbert.cli import options
-from minisbert.cli.inputs import columns_options
+from minisbert.cli.options import columns_options
 from minisbert.cli.outputs import echo_json, locked, plain, training_bar
 from minisbert.files import folder_written_whole
 from minisbert.parallel import threads
@@ -251,8 +251,9 @@ def _claimed(output: Path) -> Iterator[Path]:
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     lock_file = output.with_name(f"{output.name}.checkpoint.lock")
     with locked(lock_file, f"{output}: another process is training it"):
+        name = re.escape(output.name)
         for left in output.parent.iterdir():
-            if re.fullmatch(rf"\.+{re.escape(output.name)}(\.checkpoint)?(\.\d+\.unfinished(-\w+)?)+", left.name):
+            if re.fullmatch(rf"\.+{name}(\.checkpoint)?(\.\d+\.unfinished(-\w+)?)+(\.replaced)?", left.name):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
         with contextlib.suppress(OSError):  # an empty OUT, set aside by a run that was killed before its last rename
             output.with_name(f".{output.name}.replaced").rmdir()
