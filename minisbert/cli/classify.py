@@ -19,11 +19,11 @@ from minisbert.cli.table import (
     class_lines,
     counted,
     estimated,
+    figures,
     fixed,
     grid,
     grid_with_texts,
     hundred,
-    interval,
     printable,
     signed,
     wrapped,
@@ -93,8 +93,7 @@ def train(
     classifier = trained.classifier
     target.save(classifier)
     report = learning.report_scores(classifier, trained.held_out, trained.labels, name=data.name)
-    facts, threshold = classifier.facts, classifier.threshold
-    model = None if classifier.origin is None else classifier.origin.model
+    facts, threshold, model = classifier.facts, classifier.threshold, classifier.origin and classifier.origin.model
     tried, chosen = facts["strengths"], facts["strength"]
     at_edge = len(tried) > 1 and chosen in (tried[0], tried[-1])
     lines = [
@@ -159,19 +158,16 @@ def predict(folder: Path, source: TextSource, target: Target, overflow: str, cho
     vectors = classifier.encode(choice.encoder(), texts, overflow=overflow, show_progress_bar=progress)
     labels, probs = classifier.predict(vectors), classifier.predict_proba(vectors).tolist()
     strict = classifier.threshold.label if classifier.threshold is not None else ""
-    found = []
+    found, rows, cells = [], [], [("label", "prob.")]
     for text, label, row in zip(texts, labels, probs, strict=True):
         by_class = dict(zip(classifier.classes, row, strict=True))
-        probability = by_class[strict if label is None else label]
-        found.append({"text": text, "label": label, "probability": probability, "probabilities": by_class})
-    rows = found
-    if target.kind != "jsonl":  # a column for each class; the label of an undecided text is empty
-        rows = [{**one, **{f"p({name})": p for name, p in one["probabilities"].items()}} for one in found]
-        rows = [{key: value for key, value in row.items() if key != "probabilities"} for row in rows]
-    target.write_rows(rows)
+        one = {"text": text, "label": label, "probability": by_class[strict if label is None else label]}
+        found.append({**one, "probabilities": by_class})
+        rows.append({**one, **{f"p({name})": p for name, p in by_class.items()}})  # an undecided text's label is empty
+        cells.append((printable(label or UNDECIDED, NAME_WIDTH), f"{one['probability']:.3f}"))
+    target.write_rows(found if target.kind == "jsonl" else rows)
     if target.as_json or target.file is None:
-        cells = [(printable(one["label"] or UNDECIDED, NAME_WIDTH), f"{one['probability']:.3f}") for one in found]
-        target.give(grid_with_texts([("label", "prob."), *cells], ["text", *texts]), found)
+        target.give(grid_with_texts(cells, ["text", *texts]), found)
 
 
 # ---------------------------------------------------------------------------------------------------- evaluate
@@ -220,8 +216,7 @@ def evaluate(
     if beside is not None:
         lines += ["", *baseline_lines(report, beside)]
     about = {"classifier": folder.name, "model": encoder.folder.name, "minisbert": __version__}
-    result = {**about, **vars(report), "baseline": beside}
-    target.report(lines, result)
+    target.report(lines, {**about, **vars(report), "baseline": beside})
 
 
 def report_lines(report: learning.ClassifierReport) -> list[str]:
@@ -242,15 +237,13 @@ def report_lines(report: learning.ClassifierReport) -> list[str]:
 def baseline_lines(report: learning.ClassifierReport, beside: learning.Baseline) -> list[str]:
     """Format both classifiers and their difference."""
     ours, theirs = beside.vectors, beside.tfidf
-    compared = [
-        ("accuracy", ours.accuracy, theirs.accuracy, beside.accuracy_difference),
-        ("macro-F1", ours.macro_f1, theirs.macro_f1, beside.f1_difference.macro),
+    gaps = beside.accuracy_difference, beside.f1_difference.macro
+    rows = [
+        ["", "vectors", "TF-IDF", "difference", "95 %"],
+        ["accuracy", hundred(ours.accuracy.mean), hundred(theirs.accuracy.mean), *figures(gaps[0], signed)],
+        ["macro-F1", hundred(ours.macro_f1.mean), hundred(theirs.macro_f1.mean), *figures(gaps[1], signed)],
+        ["log loss", fixed(report.probabilities["calibrated"].log_loss, 4), fixed(beside.probabilities.log_loss, 4)],
     ]
-    rows = [["", "vectors", "TF-IDF", "difference", "95 %"]]
-    for name, one, other, gap in compared:
-        rows.append([name, hundred(one.mean), hundred(other.mean), signed(gap.mean), interval(gap, signed)])
-    losses = (report.probabilities["calibrated"].log_loss, beside.probabilities.log_loss)
-    rows.append(["log loss", *(fixed(loss, 4) for loss in losses)])
     remark = (
         f"TF-IDF: {beside.features:,} words and word pairs, logistic regression with strength {beside.strength:g}, "
         "same folds, strengths, class weights and calibration"

@@ -10,7 +10,15 @@ from typing import Any
 import click
 
 from minisbert import __version__
-from minisbert.analysis.entities import KIND, EntityReport, EntityTagger, evaluate_tagger, load_tagger, train_tagger
+from minisbert.analysis.entities import (
+    KIND,
+    EntityReport,
+    EntityTagger,
+    SpanScore,
+    evaluate_tagger,
+    load_tagger,
+    train_tagger,
+)
 from minisbert.analysis.tagging import read_tagged
 from minisbert.cli import Group, options
 from minisbert.cli.inputs import TextSource, input_options
@@ -19,9 +27,9 @@ from minisbert.cli.outputs import Target, give, output_options, progress, result
 from minisbert.cli.table import (
     NAME_WIDTH,
     estimated,
+    figures,
     grid,
     hundred,
-    interval,
     printable,
     signed,
     terminal_width,
@@ -104,16 +112,10 @@ def train(train: Path, target: Target, dev: Path | None, choice: ModelChoice, **
         best, count = max(map(max, told["f1"])), len(told["strengths"]) * len(told["offsets"])
         chosen = f"the best of {count}: F1 of spans {hundred(best)} on {told['chosen_on']}, slightly optimistic"
     lines = [
-        f"{_described(tagger)}; {told['data']}: {sizes}; types: {', '.join(tagger.types)}",
+        f"{tagger.origin.model}, layer {tagger.layer}; {told['data']}: {sizes}; types: {', '.join(tagger.types)}",
         f"C {told['strength']:g}, offset {tagger.offset:g}, {chosen}",
     ]
-    about = {name: getattr(tagger, name) for name in ("layer", "types")}
-    target.give(lines, {"model": tagger.origin.model, **about, **told})
-
-
-def _described(tagger: EntityTagger) -> str:
-    """The model, and its layer that is read."""
-    return f"{tagger.origin.model}, layer {tagger.layer}"
+    target.give(lines, {"model": tagger.origin.model, "layer": tagger.layer, "types": tagger.types, **told})
 
 
 # ----------------------------------------------------------------------------------------------------- predict
@@ -142,11 +144,10 @@ def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice
     found = tagger.find(choice.encoder(), texts, show_progress_bar=progress)
     for text, names in zip(texts, found, strict=True):
         rows = [
-            (printable(one.text, NAME_WIDTH), one.type, f"{one.start}-{one.stop}", f"{one.probability:.2f}")
+            ["", printable(one.text, NAME_WIDTH), one.type, f"{one.start}-{one.stop}", f"{one.probability:.2f}"]
             for one in names
         ]
-        below = grid(rows, "<<>>") or ["(none)"]
-        lines = [printable(text, terminal_width()), *(f"  {line}" for line in below)]
+        lines = [printable(text, terminal_width()), *grid(rows or [["", "(none)"]], "<<<>>")]
         give(as_json, lines, {"text": text, "entities": names})
 
 
@@ -183,26 +184,25 @@ def evaluate(
     with _telling() as tell:
         report = evaluate_tagger(tagger, choice.encoder(), data, progress=tell, **others)
     about = {"tagger": folder.name, "model": tagger.origin.model, "layer": tagger.layer, "training": tagger.training}
-    result = {**vars(report), **about, "minisbert": __version__}
-    target.report(_report_lines(report, tagger), result)
+    target.report(_report_lines(report, tagger), {**vars(report), **about, "minisbert": __version__})
 
 
 def _report_lines(report: EntityReport, tagger: EntityTagger) -> list[str]:
     """Format all systems, each type, and how to read the figures."""
-    rows = [["system", "F1", "95 %", "precision", "recall", "probe's lead"]]
-    types = [["type", "F1", "95 %", "precision", "recall", "entities"]]
-    for one in report.systems:
-        means = [hundred(rate.mean) for rate in (one.spans.precision, one.spans.recall)]
-        lead = [] if one.tagger_ahead is None else [estimated(one.tagger_ahead, signed)]
-        rows.append([one.name, hundred(one.spans.f1.mean), interval(one.spans.f1), *means, *lead])
+
+    def row(name: str, score: SpanScore, *more: str) -> list[str]:
+        return [name, *figures(score.f1), hundred(score.precision.mean), hundred(score.recall.mean), *more]
+
+    heads = "F1", "95 %", "precision", "recall"
+    ahead = [(one, [] if one.tagger_ahead is None else [estimated(one.tagger_ahead, signed)]) for one in report.systems]
+    rows = [["system", *heads, "probe's lead"], *(row(one.name, one.spans, *lead) for one, lead in ahead)]
+    by_type = report.systems[0].by_type.items()
+    types = [["type", *heads, "entities"], *(row(name, one, f"{one.expected:,}") for name, one in by_type)]
     published = report.published
     if published is not None:
         rows.append(["published", hundred(published.f1)])
-    for name, score in report.systems[0].by_type.items():
-        means = [hundred(rate.mean) for rate in (score.precision, score.recall)]
-        types.append([name, hundred(score.f1.mean), interval(score.f1), *means, f"{score.expected:,}"])
     remarks = [
-        f"linear probe: {_described(tagger)}, trained on {tagger.training.get('data')}",
+        f"linear probe: {tagger.origin.model}, layer {tagger.layer}, trained on {tagger.training.get('data')}",
         *(f"{one.name}: {one.note}" for one in report.systems if one.note),
         f"intervals: bootstrap over sentences; accuracy of tags per word: {hundred(report.tags_right)}, and "
         f"{hundred(report.outside)} if all are O",
