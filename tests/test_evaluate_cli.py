@@ -82,7 +82,6 @@ def test_columns_and_scale_are_obeyed():
     ("line", "code", "key"),
     [
         ("layers pairs.tsv pairs.tsv", 2, "one set"),
-        ("sts missing.tsv", 2, "missing.tsv"),
         ("sts pairs.tsv --columns a,b", 1, "--columns must be 3"),
         ("sts pairs.tsv --no-header", 1, "by number"),
         ("sts pairs.tsv --scale 5,0", 2, "LOW,HIGH"),

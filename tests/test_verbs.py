@@ -150,6 +150,7 @@ def test_options_override_the_routes_of_a_file():
     labels = ["unlike.csv", "--none-label", "-", "--unknown-is-none"]
     found = told("route", "evaluate", "routes.yaml", *labels)
     assert (found["queries"], found["out_of_scope"], found["left_out"]) == (3, 2, 1)
+    assert "'kind'" in refused("route", "evaluate", "routes.yaml", "unlike.csv", "--columns", "kind,query")
 
 
 def test_fitted_routes_are_better_and_know_their_model_and_scoring(tmp_path, sklearn):
@@ -265,7 +266,9 @@ def test_an_evaluation_says_what_its_json_says(learnt):
     assert "1 of 4 texts are identical to training texts; accuracy on the others" in text
     assert said["baseline"]["tfidf"]["accuracy"]["mean"] == theirs
     assert said["baseline"]["accuracy_difference"]["mean"] == pytest.approx(right - theirs)
-    assert re.search(rf"^accuracy +{100 * right:.2f} +{100 * theirs:.2f} ", text, re.MULTILINE)
+    gap, low, high = (f"{100 * x + 0.0:+.2f}" for x in said["baseline"]["accuracy_difference"].values())
+    row = ["accuracy", f"{100 * right:.2f}", f"{100 * theirs:.2f}", gap, low, "to", high]
+    assert row in [line.split() for line in text.splitlines()]
     assert f"TF-IDF: {said['baseline']['features']:,} words and word pairs" in text
 
 
