@@ -332,6 +332,11 @@ def test_a_tagger_beside_baselines(learnt):
         figures = [spans["f1"]["mean"], spans["f1"]["low"], spans["f1"]["high"], spans["precision"]["mean"]]
         assert [cells[i] for i in (0, 1, 3, 4)] == [f"{100 * figure:.2f}" for figure in figures]
     assert shown["all O"][0] == "0.00" and shown["lexicon"][0] == "100.00" and float(shown["linear probe"][0]) > 60
+    Path("fewer.jsonl").write_text(Path("names.jsonl").read_text().replace("B-dish", "O"))  # found, but not expected
+    spans = told("entities", "evaluate", "names", "fewer.jsonl")["systems"][0]["spans"]
+    row = run("entities", "evaluate", "names", "fewer.jsonl").stdout.splitlines()[3].split()
+    precision, recall = (spans[name]["mean"] for name in ("precision", "recall"))
+    assert precision < recall and row[-2:] == [f"{100 * precision:.2f}", f"{100 * recall:.2f}"]
     assert [line.split()[0] for line in lines[11:14]] == ["animal", "dish", "person"]
     assert "0.00 % of the entities do not occur with their type in the training file" in text
     assert "lexicon" not in run("entities", "evaluate", "names", "names.conll").stdout
@@ -350,6 +355,7 @@ def test_a_cluster_is_told_with_size_words_and_texts(vectors, sklearn):
     assert f"mean silhouette {found.silhouette:.3f}" in shown[-1]
     chosen = run("cluster", "texts.tsv", "--label", "kind", "--k", "2-3", "--show", 1).stdout
     assert "best silhouette from 2 to 3" in chosen and "more (--show" in chosen
+    assert len(re.findall(r"^ +\d+ +\d+ +-?\d\.\d{3}  ", chosen, re.MULTILINE)) == 1
     assert "compared with 2 labels, x 100: V-measure" in chosen
     none = run("cluster", "texts.txt", "--method", "community", "--threshold", 1, "--min-size", 5).stdout
     assert "0 clusters, 18 in no cluster" in none and "no clusters: try a lower" in none

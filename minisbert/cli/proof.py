@@ -339,11 +339,11 @@ def _profile_table(found: Profile, encoder: SentenceEncoder) -> list[str]:
     """Format the operations under their blocks, the rest, and the sum."""
 
     def line(name: str, seconds: float, cost: Cost = Cost(), least: float = 0.0) -> list[str]:  # noqa: B008
-        """Where a figure does not apply, its cell stays empty."""
+        """Where a figure does not apply it is 0, and its cell stays empty."""
+        intensity = f"{cost.flop / max(cost.bytes, 1):.1f}" if cost.flop else ""
+        speed = _number(cost.flop / seconds / 1e9)
         cells = [name, "", "", f"{1e3 * seconds:.3f}", f"{100 * seconds / found.seconds:.1f} %"]
-        cells += [_number(cost.flop / 1e6) if cost.flop else "", _number(cost.bytes / 1e6) if cost.bytes else ""]
-        rates = cost.flop / max(cost.bytes, 1), cost.flop / seconds / 1e9
-        cells += [f"{rates[0]:.1f}", _number(rates[1])] if cost.flop else ["", ""]
+        cells += [_number(cost.flop / 1e6), _number(cost.bytes / 1e6), intensity, speed]
         return [*cells, f"{100 * least / seconds:.0f} %" if least else ""]
 
     lines = [[*PROFILE_HEAD, "bound by"]]
@@ -363,11 +363,13 @@ def _profile_table(found: Profile, encoder: SentenceEncoder) -> list[str]:
 
 
 def _number(value: float) -> str:
-    """A number with three digits.
+    """A number with three digits; nothing for 0.
 
-    >>> _number(9201.25), _number(35.389), _number(3.8), _number(0.0019)
-    ('9,201', '35.4', '3.80', '0.00190')
+    >>> _number(9201.25), _number(35.389), _number(3.8), _number(0.0019), _number(0.0)
+    ('9,201', '35.4', '3.80', '0.00190', '')
     """
+    if not value:
+        return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
