@@ -310,6 +310,7 @@ def test_the_command_answers_every_file(real, weights_folder, tmp_path):
     some["layers.0.attention.key"] = some["layers.0.attention.key"] + 1e-3
     np.savez(mine, **some)
     assert "The first is layers.0.attention.key" in verify("--mine", mine, code=1)
+    assert json.loads(verify("--mine", mine, "--json", code=1))["first_disagreement"] == "layers.0.attention.key"
     np.save(tmp_path / "odd.npy", np.zeros((17, 384)))
     shown = verify("--mine", tmp_path / "odd.npy", code=1)
     assert "Nothing is compared" in shown and "not compared: odd" in shown
