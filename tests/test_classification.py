@@ -190,7 +190,7 @@ def classify(*arguments, code=0):
 def test_the_table_is_what_the_function_says(sklearn, files, model):
     from minisbert import SentenceEncoder
 
-    result = classify("--classifier", "centroid", "--seed", 5)
+    result = classify("--seed", 5)
     sets = read_labelled("train.tsv"), read_labelled("test.tsv")
     found = evaluate_classification(SentenceEncoder(model), *sets, seed=5)["centroid"]
     draws, texts = found.over_draws(), found.over_texts()
@@ -204,11 +204,10 @@ def test_the_table_is_what_the_function_says(sklearn, files, model):
 
 def test_the_published_figure_stands_beside_ours_for_its_own_set_and_model_only(sklearn, files, monkeypatch):
     monkeypatch.setitem(PUBLISHED, (24, 9, 2, 8, 10, "centroid"), ("tiny", 0.5))
-    options = ["--classifier", "centroid"]
-    assert "published" not in classify(*options).stdout  # another model
+    assert "published" not in classify().stdout  # another model
     monkeypatch.setattr(verb.hub, "is_default_model", lambda folder: True)
-    row = classify(*options).stdout.splitlines()[3].split()
+    row = classify().stdout.splitlines()[3].split()
     assert row[-2] == "50.00" and float(row[-1]) == pytest.approx(float(row[1]) - 50, abs=0.011)
     for other in (["--draws", 9], ["--examples-per-class", 7], ["--max-seq-length", 9]):
-        assert "published" not in classify(*options, *other).stdout
+        assert "published" not in classify(*other).stdout
     assert PUBLISHED[10_003, 3_080, 77, 8, 10, "logistic"] == ("Banking77", 0.8004)

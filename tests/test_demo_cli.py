@@ -29,28 +29,25 @@ def in_its_own_folder(tmp_path, monkeypatch, model):
     stand_in(tmp_path, monkeypatch, model)
 
 
-def test_the_table_is_what_the_function_says():
-    result = run("demo", "contrastive", "--no-text", "--model", "./no-such-model")
-    seen, lines = descend(*make_points(6, np.random.default_rng(0))), result.stdout.splitlines()
+def test_table_and_json_are_what_the_function_says_under_these_options():
+    command = ["demo", "contrastive", "--no-text", "--points", 3, "--scale", 2, "--learning-rate", 0.1, "--seed", 4]
+    result, plane = run(*command, "--model", "./no-such-model"), told(*command)["plane"]
+    seen = descend(*make_points(3, np.random.default_rng(4)), scale=2.0, learning_rate=0.1)
+    measures = ("loss", "alignment", "uniformity", "positive_cosine", "negative_cosine")
+    for name in (*measures, "anchors", "d_positives"):
+        assert plane[name] == getattr(seen, name).tolist()
+    assert plane["cosines_end"] == seen.similarities(STEPS).tolist()
+    assert plane["found"] == [seen.found(0), seen.found(STEPS)]
+
+    lines = result.stdout.splitlines()
     start = next(i for i, line in enumerate(lines) if line.lstrip().startswith("step "))
     rows = [line.split() for line in lines[start + 1 : lines.index("", start)]]
-    measures = (seen.loss, seen.alignment, seen.uniformity, seen.positive_cosine, seen.negative_cosine)
     assert int(rows[0][0]) == 0 and int(rows[-1][0]) == STEPS and result.stderr == ""
     for step, *cells in rows:
-        assert cells == [f"{values[int(step)]:.3f}" for values in measures]
+        assert cells == [f"{getattr(seen, name)[int(step)]:.3f}" for name in measures]
     place = next(i for i, line in enumerate(lines) if line.startswith(f"cosines at step {STEPS}"))
-    assert "6 of 6" in lines[place]
+    assert f"{seen.found(STEPS)} of 3" in lines[place]
     assert lines[place + 2].split() == ["a1", *(f"{cosine:.2f}" for cosine in seen.similarities(-1)[0])]
-
-
-def test_options_are_obeyed():
-    got = told(*SHORT, "--scale", 2, "--learning-rate", 0.1, "--seed", 4)
-    expected = descend(*make_points(3, np.random.default_rng(4)), steps=3, scale=2.0, learning_rate=0.1)
-    plane = got["plane"]
-    for name in ("loss", "alignment", "uniformity", "positive_cosine", "negative_cosine", "anchors", "d_positives"):
-        assert plane[name] == getattr(expected, name).tolist()
-    assert plane["cosines_end"] == expected.similarities(3).tolist() and got["text"] is None
-    assert plane["found"] == [expected.found(0), expected.found(3)]
 
 
 def test_sentences_come_together_and_spread(weights_folder):
@@ -81,16 +78,13 @@ def test_a_picture_and_a_film(matplotlib):
         assert both.height > plane.height + 500  # the sentences stand below
 
 
-def test_nothing_is_left_behind_when_the_drawing_fails(matplotlib, monkeypatch):
+def test_nothing_is_left_behind_and_what_makes_no_sense_is_refused_before_any_work(matplotlib, monkeypatch):
     def fails(stream, *arguments, **options):
         stream.write(b"half")
         raise OSError("the disk is full")
 
     monkeypatch.setattr(module, "draw_picture", fails)
-    assert "the disk is full" in refused(*SHORT, "-o", "demo.png") and os.listdir() == []
-
-
-def test_what_makes_no_sense_is_refused_before_any_work(matplotlib, monkeypatch):
+    assert "the disk is full" in refused(*SHORT, "-o", "demo.png")
     monkeypatch.setattr(module, "descend", None)
     for options, key in (("--points 2", "--points"), ("--steps 0", "--steps"), ("-o demo.jpg", ".gif")):
         assert key in refused(*SHORT, *options.split(), code=2)

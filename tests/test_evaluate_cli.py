@@ -13,6 +13,7 @@ from tiny import tiny_tokenizer, write_model
 from minisbert import SentenceEncoder, hub
 from minisbert.evaluation.published import BENCHMARKS
 from minisbert.evaluation.sts import SIMILARITIES, evaluate_sts, read_sts
+from minisbert.model.pooling import Pooling
 
 TSV = "score\tsentence1\tsentence2\n4.5\tthe cat sat\ti love soup\n1\tthe dog\tthe cat sat\n3\tthe mat\tthe dog\n"
 
@@ -82,7 +83,6 @@ def test_columns_and_scale_are_obeyed():
     ("line", "code", "key"),
     [
         ("layers pairs.tsv pairs.tsv", 2, "one set"),
-        ("sts missing.tsv", 2, "missing.tsv"),
         ("sts pairs.tsv --columns a,b", 1, "--columns must be 3"),
         ("sts pairs.tsv --no-header", 1, "by number"),
         ("sts pairs.tsv --scale 5,0", 2, "LOW,HIGH"),
@@ -99,7 +99,10 @@ def test_what_is_refused(line, code, key):
     assert sorted(os.listdir()) == before
 
 
-def test_layers_as_a_table():
+def test_layers_as_a_table_and_as_json(tmp_path):
+    first = write_model(tmp_path / "first", tokenizer=tiny_tokenizer(truncation=7), modules=(Pooling(("cls",)),))
+    starred = run("evaluate", "layers", "pairs.tsv", "--model", first).stdout.splitlines()[5].split()
+    assert [cell[0] == "*" for cell in starred[2:]] == [True, *5 * [False]]  # row layer 2, column cls
     shown, got = run("evaluate", "layers", "pairs.tsv").stdout, told("evaluate", "layers", "pairs.tsv")
     lines = shown.splitlines()
     assert lines[2].split() == ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]

@@ -263,13 +263,19 @@ def test_the_command_answers_every_file(real, weights_folder, tmp_path):
     save_file({"last_hidden_state": right["layers.5.feed_forward.output"]}, tmp_path / "mine.safetensors")
     verify("--mine", tmp_path / "mine.safetensors")
     shown = verify("--template", filled)
-    assert "already exists" in run("verify", "--model", weights_folder, "--template", filled, code=1).stderr
+    said = run("verify", "--model", weights_folder, "--template", filled, code=1).stderr
+    assert "already exists" in said and "--force" not in said  # verify has no such option
     assert len(shown.splitlines()) == 91 and "softmax(query @ key.T / sqrt(K))" in shown
     with np.load(filled) as stored:
         np.savez(filled, **{**stored, "embeddings.output": right["embeddings.output"]})
     assert "coverage: 2 of 91 tensors, 100 % of their numbers" in verify("--mine", filled)
     np.save(tmp_path / "odd.npy", right["embeddings.word"])
     verify("--mine", tmp_path / "odd.npy", "--name", "embeddings.word")
+    some = {name: x for name, x in right.items() if name.startswith("layers.0.attention.")}
+    some["layers.0.attention.key"] = some["layers.0.attention.key"] + 1e-3
+    np.savez(mine, **some)
+    assert json.loads(verify("--mine", mine, "--json", code=1))["first_disagreement"] == "layers.0.attention.key"
+    np.save(tmp_path / "odd.npy", np.zeros((17, 384)))
     shown = verify("--mine", tmp_path / "odd.npy", code=1)
     assert "Nothing is compared" in shown and "unknown name, not compared: odd" in shown
 

@@ -150,6 +150,7 @@ def test_options_override_the_routes_of_a_file():
     labels = ["unlike.csv", "--none-label", "-", "--unknown-is-none"]
     found = told("route", "evaluate", "routes.yaml", *labels)
     assert (found["queries"], found["out_of_scope"], found["left_out"]) == (3, 2, 1)
+    assert "'kind'" in refused("route", "evaluate", "routes.yaml", "unlike.csv", "--columns", "kind,query")
 
 
 def test_fitted_routes_are_better_and_know_their_model_and_scoring(tmp_path, sklearn):
@@ -265,7 +266,9 @@ def test_an_evaluation_says_what_its_json_says(learnt):
     assert "1 of 4 texts are identical to training texts; accuracy on the others" in text
     assert said["baseline"]["tfidf"]["accuracy"]["mean"] == theirs
     assert said["baseline"]["accuracy_difference"]["mean"] == pytest.approx(right - theirs)
-    assert re.search(rf"^accuracy +{100 * right:.2f} +{100 * theirs:.2f} ", text, re.MULTILINE)
+    gap, low, high = (f"{100 * x + 0.0:+.2f}" for x in said["baseline"]["accuracy_difference"].values())
+    row = ["accuracy", f"{100 * right:.2f}", f"{100 * theirs:.2f}", gap, low, "to", high]
+    assert row in [line.split() for line in text.splitlines()]
     assert f"TF-IDF: {said['baseline']['features']:,} words and word pairs" in text
 
 
@@ -329,6 +332,11 @@ def test_a_tagger_beside_baselines(learnt):
         figures = [spans["f1"]["mean"], spans["f1"]["low"], spans["f1"]["high"], spans["precision"]["mean"]]
         assert [cells[i] for i in (0, 1, 3, 4)] == [f"{100 * figure:.2f}" for figure in figures]
     assert shown["all O"][0] == "0.00" and shown["lexicon"][0] == "100.00" and float(shown["linear probe"][0]) > 60
+    Path("fewer.jsonl").write_text(Path("names.jsonl").read_text().replace("B-dish", "O"))  # found, but not expected
+    spans = told("entities", "evaluate", "names", "fewer.jsonl")["systems"][0]["spans"]
+    row = run("entities", "evaluate", "names", "fewer.jsonl").stdout.splitlines()[3].split()
+    precision, recall = (spans[name]["mean"] for name in ("precision", "recall"))
+    assert precision < recall and row[-2:] == [f"{100 * precision:.2f}", f"{100 * recall:.2f}"]
     assert [line.split()[0] for line in lines[11:14]] == ["animal", "dish", "person"]
     assert "0.00 % of the entities do not occur with their type in the training file" in text
     assert "lexicon" not in run("entities", "evaluate", "names", "names.conll").stdout
@@ -347,6 +355,7 @@ def test_a_cluster_is_told_with_size_words_and_texts(vectors, sklearn):
     assert f"mean silhouette {found.silhouette:.3f}" in shown[-1]
     chosen = run("cluster", "texts.tsv", "--label", "kind", "--k", "2-3", "--show", 1).stdout
     assert "best silhouette from 2 to 3" in chosen and "more (--show" in chosen
+    assert len(re.findall(r"^ +\d+ +\d+ +-?\d\.\d{3}  ", chosen, re.MULTILINE)) == 1
     assert "compared with 2 labels, x 100: V-measure" in chosen
     none = run("cluster", "texts.txt", "--method", "community", "--threshold", 1, "--min-size", 5).stdout
     assert "0 clusters, 18 in no cluster" in none and "no clusters: try a lower" in none

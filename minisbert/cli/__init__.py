@@ -32,7 +32,7 @@ VERBS = {
     "map": ("clusters", "Draw texts on a 2-D map; nearby points have similar meaning."),
     "cluster": ("clusters", "Cluster texts by meaning and label each cluster."),
     "classify": ("classify", "Train and apply text classifiers."),
-    "entities": ("entities", "Find names of people, places and things."),
+    "entities": ("classify", "Find names of people, places and things."),
     "info": ("model", "Show the model, its limits, and the machine it runs on."),
     "fetch": ("model", "Download a model and verify it."),
     "verify": ("proof", "Compare every intermediate tensor with PyTorch's."),

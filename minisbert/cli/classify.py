@@ -1,8 +1,12 @@
-"""``minisbert classify``: train a text classifier, apply it, and evaluate it, also beside TF-IDF."""
+"""``minisbert classify`` and ``minisbert entities``: what is learnt on the frozen model's vectors, of texts or words.
+
+Both are trained, applied, and evaluated beside baselines.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +14,24 @@ import click
 
 from minisbert import __version__
 from minisbert.analysis import classifier as learning
+from minisbert.analysis import entities as tagging
+from minisbert.analysis.tagging import read_tagged
 from minisbert.cli import Group, options
 from minisbert.cli.options import ModelChoice, TextSource, input_options, label_options
-from minisbert.cli.outputs import Target, output_options, progress
+from minisbert.cli.outputs import Target, give, output_options, progress, result_options
 from minisbert.cli.table import (
     NAME_WIDTH,
     class_lines,
     counted,
     estimated,
+    figures,
     fixed,
     grid,
     grid_with_texts,
     hundred,
-    interval,
     printable,
     signed,
+    terminal_width,
     wrapped,
 )
 from minisbert.evaluation.classification import read_labelled
@@ -49,10 +56,10 @@ def classify() -> None:
     """
 
 
-# ------------------------------------------------------------------------------------------------------- train
+# ----------------------------------------------------------------------------------------------------- classify train
 
 
-@classify.command(short_help="Train a classifier on labelled texts.")
+@classify.command("train", short_help="Train a classifier on labelled texts.")
 @click.argument("file", metavar="FILE", type=options.FILE)
 @output_options("Output folder.", metavar="FOLDER", required=True, folder=learning.KIND)
 @label_options
@@ -67,7 +74,7 @@ def classify() -> None:
 @click.option("--precision", type=options.PRECISION, help="Minimum precision for this class; sets the threshold.")
 @options.cut_option
 @options.model_options
-def train(
+def classify_train(
     file: Path, target: Target, reading: dict[str, Any], overflow: str, choice: ModelChoice, **settings: Any
 ) -> None:
     """Train logistic regression on the model's vectors of the labelled texts in FILE.
@@ -92,8 +99,7 @@ def train(
     classifier = trained.classifier
     target.save(classifier)
     report = learning.report_scores(classifier, trained.held_out, trained.labels, name=data.name)
-    facts, threshold = classifier.facts, classifier.threshold
-    model = None if classifier.origin is None else classifier.origin.model
+    facts, threshold, model = classifier.facts, classifier.threshold, classifier.origin and classifier.origin.model
     tried, chosen = facts["strengths"], facts["strength"]
     at_edge = len(tried) > 1 and chosen in (tried[0], tried[-1])
     lines = [
@@ -103,7 +109,7 @@ def train(
         "",
         "On held-out texts:",
         "",
-        *report_lines(report),
+        *classifier_lines(report),
     ]
     if threshold is not None:
         lines.append(
@@ -129,16 +135,16 @@ def read_weights(said: Sequence[str]) -> str | dict[str, float] | None:
         raise click.UsageError(f"--class-weight must be balanced or CLASS=WEIGHT, got {', '.join(said)}.") from None
 
 
-# ----------------------------------------------------------------------------------------------------- predict
+# --------------------------------------------------------------------------------------------------- classify predict
 
 
-@classify.command(short_help="Classify texts, with probabilities.")
+@classify.command("predict", short_help="Classify texts, with probabilities.")
 @click.argument("folder", metavar="FOLDER", type=options.PLACE)
 @input_options
 @output_options("Write a .csv, .tsv or .jsonl with the probabilities of all classes.", "csv", "tsv", "jsonl")
 @options.cut_option
 @options.model_options
-def predict(folder: Path, source: TextSource, target: Target, overflow: str, choice: ModelChoice) -> None:
+def classify_predict(folder: Path, source: TextSource, target: Target, overflow: str, choice: ModelChoice) -> None:
     """Predict the class of each text with the classifier in FOLDER, written by `classify train`.
 
     The probability shown is that of the predicted class. If the class with a threshold would be predicted but stays
@@ -159,25 +165,22 @@ def predict(folder: Path, source: TextSource, target: Target, overflow: str, cho
     vectors = classifier.encode(choice.encoder(), texts, overflow=overflow, show_progress_bar=progress)
     labels, probs = classifier.predict(vectors), classifier.predict_proba(vectors).tolist()
     strict = classifier.threshold.label if classifier.threshold is not None else ""
-    found = []
+    found, rows, cells = [], [], [("label", "prob.")]
     for text, label, row in zip(texts, labels, probs, strict=True):
         by_class = dict(zip(classifier.classes, row, strict=True))
-        probability = by_class[strict if label is None else label]
-        found.append({"text": text, "label": label, "probability": probability, "probabilities": by_class})
-    rows = found
-    if target.kind != "jsonl":  # a column for each class; the label of an undecided text is empty
-        rows = [{**one, **{f"p({name})": p for name, p in one["probabilities"].items()}} for one in found]
-        rows = [{key: value for key, value in row.items() if key != "probabilities"} for row in rows]
-    target.write_rows(rows)
+        one = {"text": text, "label": label, "probability": by_class[strict if label is None else label]}
+        found.append({**one, "probabilities": by_class})
+        rows.append({**one, **{f"p({name})": p for name, p in by_class.items()}})  # an undecided text's label is empty
+        cells.append((printable(label or UNDECIDED, NAME_WIDTH), f"{one['probability']:.3f}"))
+    target.write_rows(found if target.kind == "jsonl" else rows)
     if target.as_json or target.file is None:
-        cells = [(printable(one["label"] or UNDECIDED, NAME_WIDTH), f"{one['probability']:.3f}") for one in found]
-        target.give(grid_with_texts([("label", "prob."), *cells], ["text", *texts]), found)
+        target.give(grid_with_texts(cells, ["text", *texts]), found)
 
 
-# ---------------------------------------------------------------------------------------------------- evaluate
+# -------------------------------------------------------------------------------------------------- classify evaluate
 
 
-@classify.command(short_help="Evaluate a classifier, and compare it with TF-IDF.")
+@classify.command("evaluate", short_help="Evaluate a classifier, and compare it with TF-IDF.")
 @click.argument("folder", metavar="FOLDER", type=options.PLACE)
 @click.argument("file", metavar="FILE", type=options.FILE)
 @click.option(
@@ -187,7 +190,7 @@ def predict(folder: Path, source: TextSource, target: Target, overflow: str, cho
 @output_options("Write the result as JSON, with every text.")
 @options.cut_option
 @options.model_options
-def evaluate(
+def classify_evaluate(
     folder: Path,
     file: Path,
     baseline: Path | None,
@@ -214,14 +217,14 @@ def evaluate(
     encoder = choice.encoder()
     encoding["show_progress_bar"] = progress
     report = learning.evaluate_classifier(classifier, encoder, data, train=train, **encoding)
-    lines = [f"{folder.name}, {encoder.folder.name}, on {report.set}", "", *report_lines(report)]
+    lines = [f"{folder.name}, {encoder.folder.name}, on {report.set}", "", *classifier_lines(report)]
     if report.baseline is not None:
         lines += ["", *baseline_lines(report, report.baseline)]
     about = {"classifier": folder.name, "model": encoder.folder.name, "minisbert": __version__}
     target.report(lines, {**about, **vars(report)})
 
 
-def report_lines(report: learning.ClassifierReport) -> list[str]:
+def classifier_lines(report: learning.ClassifierReport) -> list[str]:
     """Format everything about one classifier."""
     lines = [f"accuracy {estimated(report.accuracy)}, {counted(report.texts, 'text')}"]
     if report.undecided:
@@ -239,15 +242,13 @@ def report_lines(report: learning.ClassifierReport) -> list[str]:
 def baseline_lines(report: learning.ClassifierReport, beside: learning.Baseline) -> list[str]:
     """Format both classifiers and their difference."""
     ours, theirs = beside.vectors, beside.tfidf
-    compared = [
-        ("accuracy", ours.accuracy, theirs.accuracy, beside.accuracy_difference),
-        ("macro-F1", ours.macro_f1, theirs.macro_f1, beside.f1_difference),
+    gaps = beside.accuracy_difference, beside.f1_difference
+    rows = [
+        ["", "vectors", "TF-IDF", "difference", "95 %"],
+        ["accuracy", hundred(ours.accuracy.mean), hundred(theirs.accuracy.mean), *figures(gaps[0], signed)],
+        ["macro-F1", hundred(ours.macro_f1.mean), hundred(theirs.macro_f1.mean), *figures(gaps[1], signed)],
+        ["log loss", fixed(report.probabilities["calibrated"].log_loss, 4), fixed(beside.probabilities.log_loss, 4)],
     ]
-    rows = [["", "vectors", "TF-IDF", "difference", "95 %"]]
-    for name, one, other, gap in compared:
-        rows.append([name, hundred(one.mean), hundred(other.mean), signed(gap.mean), interval(gap, signed)])
-    losses = (report.probabilities["calibrated"].log_loss, beside.probabilities.log_loss)
-    rows.append(["log loss", *(fixed(loss, 4) for loss in losses)])
     remark = (
         f"TF-IDF: {beside.features:,} words and word pairs, logistic regression with strength {beside.strength:g}, "
         "same folds, strengths, class weights and calibration"
@@ -255,3 +256,184 @@ def baseline_lines(report: learning.ClassifierReport, beside: learning.Baseline)
     if (report.predicted != report.without_threshold).any():
         remark += "; compared without the threshold"
     return [*grid(rows), *wrapped([remark])]
+
+
+# ---------------------------------------------------------------------------------------------------------- entities
+
+
+@click.group(cls=Group)
+def entities() -> None:
+    """Find names of people, places and things with a linear probe on word vectors.
+
+    The model stays frozen; only one matrix is learnt. That makes training quick, and shows what the vectors encode. A
+    tagger with all layers fine-tuned is better. The default model is uncased.
+
+    \b
+    Examples:
+      minisbert entities train names_train.jsonl --dev names_dev.jsonl -o names
+      minisbert entities predict names "Ada met Charles in London."
+      minisbert entities evaluate names names_test.jsonl --baselines names_train.jsonl
+
+    `minisbert entities COMMAND --help` describes a command and shows more examples.
+    """
+
+
+@contextmanager
+def _telling() -> Iterator[Callable[[str], object]]:
+    """Show what is being fitted."""
+    with progress(bar_format="{desc}", leave=False) as bar:
+
+        def tell(words: str) -> None:
+            bar.set_description_str(f"fitted: {words}", refresh=False)
+            bar.update()
+
+        yield tell
+
+
+# ----------------------------------------------------------------------------------------------------- entities train
+
+
+@entities.command("train", short_help="Train a tagger on sentences with tagged words.")
+@click.argument("train", metavar="TRAIN", type=options.FILE)
+@output_options("Output folder.", metavar="FOLDER", required=True, folder=tagging.KIND)
+@click.option("--dev", type=options.FILE, help="Where C and offset are chosen.  [default: folds of TRAIN]")
+@click.option(
+    "--layer",
+    type=click.IntRange(0),
+    help="Layer whose vectors are used; 0 is the embeddings.  [default: the middle]",
+)
+@options.strength_option("0.003, 0.01, 0.03, 0.1")
+@click.option(
+    "--offset", "offsets", type=click.FloatRange(0), multiple=True, help="Lower the score of O. May be repeated."
+)
+@options.folds_option(3)
+@options.seed_option
+@options.model_options
+def entities_train(train: Path, target: Target, dev: Path | None, choice: ModelChoice, **settings: Any) -> None:
+    """Train a tagger on TRAIN, sentences with tagged words, and write it to a folder.
+
+    Files are JSONL with the lists "tokens" and "tags" in each line, or CoNLL (.conll): a word per line, the first
+    column is the word and the last its tag, an empty line after each sentence. Tags are IOB2 (B-person begins an
+    entity, I-person continues it, O is outside), IOB1, BIOES or BILOU. Long sentences are read in windows; nothing is
+    cut off. Needs scikit-learn.
+
+    \b
+    Examples:
+      minisbert entities train names_train.jsonl --dev names_dev.jsonl -o names
+      minisbert entities train names_train.conll -o names
+      minisbert entities train names_train.jsonl -o names --layer 1 --strength 0.01 --offset 1
+    """
+    data = read_tagged(train)
+    settings["dev"] = None if dev is None else read_tagged(dev)
+    given = {name: value for name, value in settings.items() if value != ()}  # options that may be repeated, and are
+    with _telling() as tell:
+        tagger = tagging.train_tagger(choice.encoder(), data, show_progress_bar=progress, progress=tell, **given)
+    target.save(tagger)
+    told = tagger.training
+    sizes = f"{told['sentences']:,} sentences, {told['words']:,} words"
+    chosen = "as given"
+    if told["f1"]:
+        best, count = max(map(max, told["f1"])), len(told["strengths"]) * len(told["offsets"])
+        chosen = f"the best of {count}: F1 of spans {hundred(best)} on {told['chosen_on']}, slightly optimistic"
+    lines = [
+        f"{tagger.origin.model}, layer {tagger.layer}; {told['data']}: {sizes}; types: {', '.join(tagger.types)}",
+        f"C {told['strength']:g}, offset {tagger.offset:g}, {chosen}",
+    ]
+    target.give(lines, {"model": tagger.origin.model, "layer": tagger.layer, "types": tagger.types, **told})
+
+
+# --------------------------------------------------------------------------------------------------- entities predict
+
+
+@entities.command("predict", short_help="Find entities in texts.")
+@click.argument("folder", metavar="FOLDER", type=options.PLACE)
+@input_options
+@options.json_option
+@options.model_options
+def entities_predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice) -> None:
+    """Find entities in texts with the tagger in FOLDER and the model it was trained with.
+
+    Each name is shown with its start and end in characters (from 0, end exclusive) and the probability that exactly
+    these words are an entity of this type. --json prints one object per text, in order.
+
+    \b
+    Examples:
+      minisbert entities predict names "Ada met Charles in London."
+      minisbert entities predict names -i texts.txt
+      minisbert entities predict names "Ada met Charles." "soup" --json
+    """
+    source.check("search")
+    tagger = tagging.load_tagger(folder)
+    texts = source.read()
+    found = tagger.find(choice.encoder(), texts, show_progress_bar=progress)
+    for text, names in zip(texts, found, strict=True):
+        rows = [
+            ["", printable(one.text, NAME_WIDTH), one.type, f"{one.start}-{one.stop}", f"{one.probability:.2f}"]
+            for one in names
+        ]
+        lines = [printable(text, terminal_width()), *grid(rows or [["", "(none)"]], "<<<>>")]
+        give(as_json, lines, {"text": text, "entities": names})
+
+
+# -------------------------------------------------------------------------------------------------- entities evaluate
+
+
+@entities.command("evaluate", short_help="Evaluate a tagger, and compare it with baselines.")
+@click.argument("folder", metavar="FOLDER", type=options.PLACE)
+@click.argument("test", metavar="TEST", type=options.FILE)
+@click.option("--baselines", "train", type=options.FILE, help="The training file; baselines are trained on it, too.")
+@click.option("--dev", type=options.FILE, help="Where the baseline by spelling is tuned.  [default: folds of TRAIN]")
+@result_options
+@options.model_options
+def entities_evaluate(
+    folder: Path, test: Path, train: Path | None, dev: Path | None, target: Target, choice: ModelChoice
+) -> None:
+    """Evaluate the tagger in FOLDER on TEST: precision, recall and F1 of spans, with 95 % intervals.
+
+    A span is correct if its first word, last word and type are. The baselines are a lexicon of the tags of words in
+    TRAIN, logistic regression on the spelling of words, and no entities at all. Files are as for `minisbert entities
+    train`.
+
+    \b
+    Examples:
+      minisbert entities evaluate names names_test.jsonl
+      minisbert entities evaluate names names_test.jsonl --baselines names_train.jsonl --dev names_dev.jsonl
+      minisbert entities evaluate names names_test.conll -o result.json
+    """
+    if dev is not None and train is None:
+        raise click.UsageError("--dev is for the baselines: give their training file with --baselines.")
+    tagger, data = tagging.load_tagger(folder), read_tagged(test)
+    others: dict[str, Any] = {"show_progress_bar": progress}
+    others |= {name: file and read_tagged(file) for name, file in (("train", train), ("dev", dev))}
+    with _telling() as tell:
+        report = tagging.evaluate_tagger(tagger, choice.encoder(), data, progress=tell, **others)
+    about = {"tagger": folder.name, "model": tagger.origin.model, "layer": tagger.layer, "training": tagger.training}
+    target.report(tagger_lines(report, tagger), {**vars(report), **about, "minisbert": __version__})
+
+
+def tagger_lines(report: tagging.EntityReport, tagger: tagging.EntityTagger) -> list[str]:
+    """Format all systems, each type, and how to read the figures."""
+
+    def row(name: str, score: tagging.SpanScore, *more: str) -> list[str]:
+        return [name, *figures(score.f1), hundred(score.precision.mean), hundred(score.recall.mean), *more]
+
+    heads = "F1", "95 %", "precision", "recall"
+    ahead = [(one, [] if one.tagger_ahead is None else [estimated(one.tagger_ahead, signed)]) for one in report.systems]
+    rows = [["system", *heads, "probe's lead"], *(row(one.name, one.spans, *lead) for one, lead in ahead)]
+    by_type = report.systems[0].by_type.items()
+    types = [["type", *heads, "entities"], *(row(name, one, f"{one.expected:,}") for name, one in by_type)]
+    published = report.published
+    if published is not None:
+        rows.append(["published", hundred(published.f1)])
+    remarks = [
+        f"linear probe: {tagger.origin.model}, layer {tagger.layer}, trained on {tagger.training.get('data')}",
+        *(f"{one.name}: {one.note}" for one in report.systems if one.note),
+        f"intervals: bootstrap over sentences; accuracy of tags per word: {hundred(report.tags_right)}, and "
+        f"{hundred(report.outside)} if all are O",
+    ]
+    if report.unseen is not None:
+        remarks.append(f"{hundred(report.unseen)} % of the entities do not occur with their type in the training file")
+    if published is not None:
+        remarks.append(f"published: {published.name}")
+    heading = f"{report.set}: {report.sentences:,} sentences, {report.words:,} words, {report.entities:,} entities"
+    return [heading, "", *grid(rows), "", "linear probe, by type", "", *grid(types), "", *wrapped(remarks)]

@@ -133,21 +133,33 @@ def cluster(given: Collection, method: str, show: int, target: Target) -> None:
     found = clusters.cluster(vectors, method, **given.settings)
     names = name_clusters(texts, vectors, found.ids)
     agreed = clusters.agreement(labels, found.ids) if labels else None
-    ids, silhouettes = found.ids.tolist(), found.silhouettes
-    rows: list[dict[str, Any]] = []  # one a text
+    # of each text; -1, which is no cluster, finds the None at the end
+    ids, titles = found.ids.tolist(), [*(about.title for about in names), None]
+    rows: list[dict[str, Any]] = []
     for i, (text, group) in enumerate(zip(texts, ids, strict=True)):
-        row = {"text": text, "cluster": group, "title": None, "similarity": None, "silhouette": None}
-        if group >= 0:
-            row |= {"title": names[group].title, "similarity": round(float(found.similarity[i]), 6)}
-            row["silhouette"] = None if silhouettes is None else round(float(silhouettes[i]), 6)
+        row = {"text": text, "cluster": group, "title": titles[group]}
+        for name, numbers in (("similarity", found.similarity), ("silhouette", found.silhouettes)):
+            row[name] = None if group < 0 or numbers is None else round(float(numbers[i]), 6)
         rows.append({**row, "label": labels[i]} if labels else row)
     target.write_rows(rows)
 
+    width, indent = terminal_width(), " " * 9
+    lines = [f"{'cluster':>7}  {'texts':>7}  {'silhouette':>10}  words"]
     groups: list[dict[str, Any]] = []
     for group, (about, size) in enumerate(zip(names, found.sizes.tolist(), strict=True)):  # the largest first
+        silhouette = found.silhouette_of(group)
         typical = [{"row": row, "text": texts[row]} for row in about.typical]
         what = {"cluster": group, "size": size, "title": about.title, "words": about.words}
-        groups.append({**what, "typical": typical, "silhouette": found.silhouette_of(group)})
+        groups.append({**what, "typical": typical, "silhouette": silhouette})
+        if group < show:
+            score = "" if silhouette is None else fixed(silhouette, 3)
+            words = printable(", ".join(about.words) or about.title)
+            lines.append(f"{group:>7}  {size:>7,}  {score:>10}  {words}")
+            lines += [f"{indent}{printable(texts[row])}" for row in about.typical]
+    if found.count > show:
+        lines.append(f"{indent}and {found.count - show:,} more (--show {found.count})")
+    if not found.count:
+        lines.append(f"{indent}no clusters: try a lower --threshold or --min-size")
     result = {
         "method": found.method,
         "settings": found.settings,
@@ -159,18 +171,6 @@ def cluster(given: Collection, method: str, show: int, target: Target) -> None:
         "clusters": groups,
         "ids": ids,
     }
-
-    width, indent = terminal_width(), " " * 9
-    lines = [f"{'cluster':>7}  {'texts':>7}  {'silhouette':>10}  words"]
-    for one in groups[:show]:
-        score = "" if one["silhouette"] is None else fixed(one["silhouette"], 3)
-        words = printable(", ".join(one["words"]) or one["title"])
-        lines.append(f"{one['cluster']:>7}  {one['size']:>7,}  {score:>10}  {words}")
-        lines += [f"{indent}{printable(text['text'])}" for text in one["typical"]]
-    if found.count > show:
-        lines.append(f"{indent}and {found.count - show:,} more (--show {found.count})")
-    if not found.count:
-        lines.append(f"{indent}no clusters: try a lower --threshold or --min-size")
     scores = ["silhouette: none, it needs at least two clusters"]
     if found.silhouette is not None:
         scores = [f"mean silhouette {fixed(found.silhouette, 3)} (cosine; 1 well separated, 0 not separated)"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from minisbert.checks import require
 from minisbert.cli import Group, options
-from minisbert.cli.outputs import Target, output_options, progress, training_bar
+from minisbert.cli.outputs import Target, give, output_options, progress, training_bar
 from minisbert.cli.table import align, estimated, fixed, grid, hundred, matrix_lines, signed
 from minisbert.evaluation.classification import CLASSIFIERS, evaluate_classification, read_labelled
 from minisbert.evaluation.measures import bootstrap_mean, paired_difference
@@ -87,8 +87,8 @@ def contrastive(
             target.write(draw_animation, on_plane, on_text, progress=bar.update)
     else:
         target.write(draw_picture, on_plane, on_text, SENTENCE_PAIRS)
-    points_seen = {name: getattr(on_plane, name) for name in ("anchors", "positives", "d_anchors", "d_positives")}
-    plane = {"pairs": points, "seed": seed, **_measured(on_plane), **points_seen}
+    plane = {"pairs": points, "seed": seed, **_measured(on_plane)}
+    plane |= {name: getattr(on_plane, name) for name in ("anchors", "positives", "d_anchors", "d_positives")}
     spoken = None if on_text is None else {"sentences": SENTENCE_PAIRS, **_measured(on_text)}
     lines = [
         f"InfoNCE, scale {settings['scale']:g}, learning rate {settings['learning_rate']:g}",
@@ -111,15 +111,12 @@ def _report(seen: Descent) -> list[str]:
     shown = [0, *(step for step in usual if step < seen.steps), seen.steps]
     rows = [(str(step), *(f"{getattr(seen, name)[step]:.3f}" for name in COLUMNS)) for step in shown]
     lines, count = grid([("step", *COLUMNS.values()), *rows], ">"), len(seen.anchors[0])
+    anchors, positives = ([f"{letter}{i}" for i in range(1, count + 1)] for letter in "ap")
     for step in (0, seen.steps):
         cells = [[fixed(cosine) for cosine in row] for row in seen.similarities(step).tolist()]
-        anchors, positives = ([f"{letter}{i}" for i in range(1, count + 1)] for letter in "ap")
-        lines += [
-            "",
-            f"cosines at step {step}, anchors down, positives across: {seen.found(step)} of {count} anchors are "
-            "closest to their own positive",
-            *matrix_lines(anchors, positives, cells),
-        ]
+        found = f"{seen.found(step)} of {count} anchors are closest to their own positive"
+        lines += ["", f"cosines at step {step}, anchors down, positives across: {found}"]
+        lines += matrix_lines(anchors, positives, cells)
     return lines
 
 
@@ -178,13 +175,9 @@ def intents(train: Path, test: Path, seeds: int, as_json: bool, choice: options.
         untuned, tuned, gain = bootstrap_mean(was), bootstrap_mean(now), paired_difference(now, was)
         each = [float(results[name].accuracies.mean()) for results in after]
         by_name[name] = {"before": list(untuned), "after": each, "after_all": list(tuned), "difference": list(gain)}
-        rows = [
-            ("untuned", estimated(untuned)),
-            *((f"tuned, seed {seed}", hundred(one)) for seed, one in enumerate(each)),
-            ("tuned, all seeds", estimated(tuned)),
-            ("gain", estimated(gain, signed)),
-        ]
+        rows = [("untuned", estimated(untuned)), *((f"tuned, seed {i}", hundred(one)) for i, one in enumerate(each))]
+        rows += [("tuned, all seeds", estimated(tuned)), ("gain", estimated(gain, signed))]
         lines += ["", {"centroid": "nearest centroid", "logistic": "logistic regression"}[name], *align(rows)]
     about = {"examples": len(examples), "classes": len(examples.label_names), "test_texts": len(tested.texts)}
     result = {**about, "steps": steps, "seconds": seconds, "settings": asked, "classifiers": by_name}
-    Target(None, "", False, as_json).give(lines, result)
+    give(as_json, lines, result)

@@ -14,7 +14,7 @@ from minisbert.checks import require
 from minisbert.cli import Group, options
 from minisbert.cli.options import columns_options, label_options
 from minisbert.cli.outputs import Target, output_options, progress, result_options
-from minisbert.cli.table import counted, fixed, grid, hundred, interval, printable, signed, wrapped
+from minisbert.cli.table import beside, counted, figures, fixed, grid, hundred, interval, printable, signed, wrapped
 from minisbert.evaluation.classification import CLASSIFIERS, PUBLISHED, evaluate_classification, read_labelled
 from minisbert.evaluation.measures import RESAMPLES, paired_difference
 from minisbert.evaluation.published import MTEB_SOURCE, PAPER_NOTE, PAPER_SOURCE, PAPER_STSB, Benchmark, find_sets
@@ -99,17 +99,16 @@ def sts(sets: Sets, target: Target, choice: options.ModelChoice) -> None:
         found = evaluate_sts(encoder, pairs, show_progress_bar=progress)
         row = [printable(found.name, 30), f"{found.pairs:,}", *(f"{found.spearman[name]:.3f}" for name in SIMILARITIES)]
         row.append(f"{found.pearson['cosine']:.3f}")
-        published, difference, note = None, None, ""
+        told: dict[str, Any] = {"published": None, "difference": None, "note": ""}
         if known is not None and comparable and known.pairs != found.pairs:
             notes.append(f"{known.name} has {found.pairs:,} pairs here and {known.pairs:,} as published: not compared")
         elif known is not None and comparable and known.published is not None:
-            published, note = known.published, known.note
-            difference = found.spearman["cosine"] - published
-            row += [f"{published:.3f}", signed(difference / 100, 3)]
-            notes += [note] if note else []
+            difference = found.spearman["cosine"] - known.published
+            told = {"published": known.published, "difference": difference, "note": known.note}
+            row += [f"{known.published:.3f}", signed(difference / 100, 3)]
+            notes += [known.note] * bool(known.note)
         rows.append(row)
-        beside = {"published": published, "difference": difference, "note": note}
-        whole.append({**vars(found), "protocol": PROTOCOL, **beside})
+        whole.append({**vars(found), "protocol": PROTOCOL, **told})
     remarks = [f"protocol: {PROTOCOL}"]
     if any(one["published"] is not None for one in whole):
         rows[0] += ["published", "difference"]
@@ -118,13 +117,17 @@ def sts(sets: Sets, target: Target, choice: options.ModelChoice) -> None:
     if any(one["name"] == "STSb" for one in whole):
         quoted = ", ".join(f"{name} {figure:.2f}" for name, figure in PAPER_STSB.items())
         remarks.append(f"quoted for STSb: {quoted} ({PAPER_SOURCE}). {PAPER_NOTE}")
-    about = {"model": encoder.folder, "max_seq_length": encoder.max_seq_length}
-    result = {**about, "sets": whole, "published_source": MTEB_SOURCE, "minisbert": __version__}
+    result = {"model": encoder.folder, "max_seq_length": encoder.max_seq_length, "sets": whole}
+    result |= {"published_source": MTEB_SOURCE, "minisbert": __version__}
     title = f"{encoder.folder.name}: Spearman x 100 by similarity; r cosine: Pearson x 100"
     target.report([title, "", *grid(rows), "", *wrapped(remarks)], result)
 
 
 # ------------------------------------------------------------------------------------------------------- layers
+
+
+_NO_SCORE = "none: all pairs are equally similar, because [CLS] is the same in every text before attention."
+_SAME_COSINE = "mean and mean_sqrt_len_tokens differ by a factor, to which the cosine is invariant."
 
 
 @evaluate.command(short_help="Score every layer with every pooling, as a heat map.")
@@ -148,25 +151,24 @@ def layers(sets: Sets, target: Target, choice: options.ModelChoice) -> None:
     with progress(total=len({*pairs.sentences1, *pairs.sentences2}), unit="text", desc="layers") as bar:
         found = layer_scores(encoder, pairs, progress=bar.update)
     names = ["embeddings (0)", *(f"layer {place}" for place in range(1, len(found.values)))]
-    own = None if found.own is None else {"layer": found.own[0], "pooling": found.poolings[found.own[1]]}
-    remarks = ["none: all pairs are equally similar, because [CLS] is the same in every text before attention."]
-    remarks *= bool(np.isnan(found.values).any())
-    about = {"title": f"{encoder.folder.name} on {found.name}: layer x pooling", "marked": found.own}
-    framed = ["Framed: the model's own layer and pooling."] * (own is not None)
-    caption = " ".join(["Spearman x 100 of the cosine with human scores.", *framed, *remarks])
-    target.write(heat_map, found.values, names, found.poolings, caption=caption, **about)
     cells = [[fixed(score) for score in scores] for scores in found.values.tolist()]
+    said = [_NO_SCORE] * bool(np.isnan(found.values).any())
+    own, framed, starred = None, [], []
     if found.own is not None:
         place, column = found.own
+        own = {"layer": place, "pooling": found.poolings[column]}
         cells[place][column] = f"*{cells[place][column]}"
-        remarks.insert(0, "* is the model's own layer and pooling.")
+        framed, starred = ["Framed: the model's own layer and pooling."], ["* is the model's own layer and pooling."]
+    caption = " ".join(["Spearman x 100 of the cosine with human scores.", *framed, *said])
+    about = {"title": f"{encoder.folder.name} on {found.name}: layer x pooling", "marked": found.own}
+    target.write(heat_map, found.values, names, found.poolings, caption=caption, **about)
     rows = [["", *found.poolings], *([name, *line] for name, line in zip(names, cells, strict=True))]
-    remarks.append("mean and mean_sqrt_len_tokens differ by a factor, to which the cosine is invariant.")
+    remark = " ".join([*starred, *said, _SAME_COSINE])
     measure = "Spearman x 100 of the cosine"
     result = {"model": encoder.folder, "set": found.name, "pairs": found.pairs, "measure": measure, "own": own}
     result |= {"protocol": PROTOCOL, "poolings": found.poolings, "layers": found.values, "minisbert": __version__}
     title = f"{encoder.folder.name} on {found.name}, {found.pairs:,} pairs: {measure}"
-    target.give([title, "", *grid(rows), "", *wrapped([" ".join(remarks)])], result)
+    target.give([title, "", *grid(rows), "", *wrapped([remark])], result)
 
 
 # ---------------------------------------------------------------------------------------------------- retrieval
@@ -221,14 +223,8 @@ def retrieval(
     published = found.published if as_published else {}
     estimates = result.estimates()
     rows = [["measure", "ours", "interval", *(["published", "difference"] if published else [])]]
-    for name, estimate in estimates.items():
-        row = [name, hundred(estimate.mean), interval(estimate)]
-        if name in published:
-            row += [hundred(published[name]), signed(estimate.mean - published[name])]
-        rows.append(row)
-
+    rows += [[name, *figures(one), *beside(one.mean, published.get(name))] for name, one in estimates.items()]
     left_out = f"; {found.queries_left_out:,} queries without judgements left out" if found.queries_left_out else ""
-    document = "title + text" if found.with_title else "text without title"
     said = [
         f"{cut.texts_cut:,} of {counted(cut.texts, one)}, with {100 * cut.share_lost:.1f} % of all tokens"
         for cut, one in ((result.documents_cut, "document"), (result.queries_cut, "query"))
@@ -236,7 +232,7 @@ def retrieval(
     lines = [
         f"{found.name}, {split}: {len(found.queries):,} queries, {len(found.documents):,} documents, "
         f"{found.judgements:,} judgements ({found.source}){left_out}",
-        f"document: {document}",
+        f"document: {'title + text' if found.with_title else 'text without title'}",
         f"model: {encoder.folder.name}, {encoder.dtype}; {encoder.similarity_fn_name} similarity, exact search",
         f"cut at {result.max_seq_length} tokens: {'; '.join(said)}",
         f"measures: trec_eval's, x 100, mean over queries; interval: 95 %, bootstrap, {RESAMPLES:,} resamples",
@@ -269,19 +265,17 @@ def retrieval(
     if chunk_tokens is not None:
         chunks: dict[str, Any] = {"chunk_tokens": chunk_tokens, "composition": composition}
         chunked = evaluate_retrieval(encoder, found, **chunks, **encoding)
-        rows = [["measure", "in chunks", "interval", "difference", "interval"]]
-        measures = {}
+        rows, measures = [["measure", "in chunks", "interval", "difference", "interval"]], {}
         for name, estimate in chunked.estimates().items():
             gap = paired_difference(chunked.measures[name], result.measures[name])
-            told = [signed(gap.mean), interval(gap, signed) + " *" * gap.excludes_zero]
-            rows.append([name, hundred(estimate.mean), interval(estimate), *told])
             measures[name] = {**estimate._asdict(), "difference": gap}
+            rows.append([name, *figures(estimate), signed(gap.mean), interval(gap, signed) + " *" * gap.excludes_zero])
         head = (
             f"documents whole, in chunks of at most {chunk_tokens} tokens, {composition}: {chunked.vectors:,} vectors"
         )
         lines += ["", f"{head}; difference: to the documents cut", *grid(rows)]
-        per_query = _per_query(chunked)
-        answer["chunks"] = {**chunks, "vectors": chunked.vectors, "measures": measures, "per_query": per_query}
+        chunks |= {"vectors": chunked.vectors, "measures": measures, "per_query": _per_query(chunked)}
+        answer["chunks"] = chunks
     target.report(lines, answer)
 
 
@@ -310,25 +304,12 @@ def _per_query(result: RetrievalResult) -> dict[str, dict[str, float]]:
     metavar="COUNT",
     help="Number of random draws of the examples; the figures are means.",
 )
-@click.option(
-    "--classifier",
-    "classifiers",
-    type=click.Choice(list(CLASSIFIERS)),
-    multiple=True,
-    help="May be repeated.  [default: all]",
-)
 @options.seed_option
 @label_options
 @result_options
 @options.model_options
 def classification(
-    train: Path,
-    test: Path,
-    classifiers: tuple[str, ...],
-    reading: dict[str, Any],
-    target: Target,
-    choice: options.ModelChoice,
-    **draw: Any,
+    train: Path, test: Path, reading: dict[str, Any], target: Target, choice: options.ModelChoice, **draw: Any
 ) -> None:
     """Classify the texts of TEST from a few examples per class in TRAIN, on the frozen model's vectors.
 
@@ -339,14 +320,13 @@ def classification(
     Examples:
       minisbert evaluate classification train.tsv test.tsv
       minisbert evaluate classification train.tsv test.tsv --examples-per-class 1 --draws 3 -o result.json
-      minisbert evaluate classification train.tsv test.tsv --columns label,text --classifier centroid
+      minisbert evaluate classification train.tsv test.tsv --columns label,text
     """
     require("sklearn", "apps", "evaluate classification")
     sets = read_labelled(train, **reading), read_labelled(test, **reading)
     encoder = choice.encoder()
-    names = tuple(dict.fromkeys(classifiers)) or tuple(CLASSIFIERS)
-    results = evaluate_classification(encoder, *sets, classifiers=names, show_progress_bar=progress, **draw)
-    first, draws, per_class = results[names[0]], draw["draws"], draw["examples_per_class"]
+    results = evaluate_classification(encoder, *sets, classifiers=list(CLASSIFIERS), show_progress_bar=progress, **draw)
+    first, draws, per_class = results["centroid"], draw["draws"], draw["examples_per_class"]
     protocol = (*(len(one.texts) for one in sets), len(first.classes), per_class, draws)
     published = {}
     if _is_comparable(choice, encoder):
@@ -355,17 +335,14 @@ def classification(
     rows[0] += ["published", "difference"] if published else []
     by_name = {}
     for name, result in results.items():
-        over_draws, over_texts = result.over_draws(), result.over_texts()
-        row = [name, hundred(over_draws.mean), interval(over_draws), interval(over_texts)]
-        row.append(hundred(result.macro_f1.mean()))
-        if name in published:
-            row += [hundred(published[name]), signed(over_draws.mean - published[name])]
-        rows.append(row)
+        over_draws, over_texts, macro_f1 = result.over_draws(), result.over_texts(), result.macro_f1.mean()
+        theirs = beside(over_draws.mean, published.get(name))
+        rows.append([name, *figures(over_draws), interval(over_texts), hundred(macro_f1), *theirs])
         by_name[name] = {
             "accuracy": result.accuracies.mean(),
             "over_draws": over_draws,
             "over_texts": over_texts,
-            "macro_f1": result.macro_f1.mean(),
+            "macro_f1": macro_f1,
             "published": published.get(name),
             "per_draw": result.accuracies,
             "per_text": result.correct.mean(axis=0),

@@ -15,7 +15,7 @@ import numpy as np
 
 from minisbert.cli import options
 from minisbert.cli.options import TextSource, input_options
-from minisbert.cli.outputs import Target
+from minisbert.cli.outputs import OutputError, Target, give
 from minisbert.cli.table import counted, grid
 from minisbert.encoder import SentenceEncoder
 from minisbert.parallel import BATCH_TOKENS, advice
@@ -90,8 +90,10 @@ def verify(
       minisbert verify --mine mine.npz
       minisbert verify --mine my_bert.py
     """
+    if template is not None and template.exists():
+        raise OutputError(f"{template}: already exists; choose another name")
     target = Target(template, "npz", force=False)
-    target.check()
+    target.check_place()
     if mine is not None and mine.suffix == ".py":
         if texts or against != "recorded" or template:
             raise click.UsageError("Functions are judged on texts of their own: give --mine FILE.py alone.")
@@ -107,15 +109,22 @@ def verify(
     reference = read_recorded()
     encoder = choice.encoder(dtype)
     if template is not None:
-        _write_template(target, encoder, texts or reference.texts)
+        texts = texts or reference.texts
+        traced = trace_tensors(encoder.trace(texts))
+        listed = grid([[name, str(tensor.shape), meaning(name)] for name, tensor in traced.items()], "<")
+        click.echo("\n".join(listed))
+        how = [f"texts, end to end: {'; '.join(texts)}", "replace any of these; what stays NaN is not compared"]
+        # one that is left as it is counts as not given; the ids are given
+        empty = {name: np.full(x.shape, np.nan, x.dtype) for name, x in traced.items() if name != "token_ids"}
+        target.write(np.savez_compressed, README=np.array(how + listed), **(traced | empty))
         return
     if against == "torch":
         from minisbert.proof.reference import torch_reference
 
         reference = torch_reference(encoder.folder, texts or reference.texts, dtype, encoder.max_seq_length)
     rows = compare(trace_tensors(encoder.trace(reference.texts)), reference, dtype)
-    agrees = first_disagreement(rows) is None
-    said = [verdict(rows)]
+    first, said = first_disagreement(rows), [verdict(rows)]
+    agrees = first is None
     of_mine: dict[str, Any] = {}
     head = [
         f"{mine or 'this package'}, {dtype}, compared with PyTorch: {reference.origin}",
@@ -134,46 +143,27 @@ def verify(
             found = examine(given, replace(encoder.model, max_seq_length=encoder.max_seq_length), reference, dtype)
         except ValueError as error:
             raise ValueError(f"{mine}: {error}") from error
-        rows, agrees = found.rows, found.agrees
+        rows, first, agrees = found.rows, found.first, found.agrees
         head.append(f"coverage: {found.tensors} of {found.of} tensors, {100 * found.numbers:.3g} % of their numbers")
         said = [f"note: {note}" for note in found.notes]
         said += [f"unknown name, not compared: {x}; the nearest known one is {y}" for x, y in found.unknown.items()]
         said += found.sentences()
         of_mine = {"coverage": {"tensors": found.tensors, "of": found.of, "numbers": found.numbers}}
         of_mine |= {key: getattr(found, key) for key in ("unknown", "notes", "findings", "facts", "advice")}
-    first = first_disagreement(rows)
-    result = {
-        "reference": reference.origin,
-        "texts": reference.texts,
-        "dtype": dtype,
-        "agrees": agrees,
-        "first_disagreement": first.name if first else None,
-        "tensors": [
-            {"name": row.name, "shape": row.shape, "max_abs_difference": row.difference, "bound": row.bound}
-            | {"agrees": row.agrees}
-            for row in rows
-        ],
-    }
+    result = {"reference": reference.origin, "texts": reference.texts, "dtype": dtype, "agrees": agrees}
+    tensors = [
+        {"name": r.name, "shape": r.shape, "max_abs_difference": r.difference, "bound": r.bound, "agrees": r.agrees}
+        for r in rows
+    ]
+    result |= {"first_disagreement": first.name if first else None, "tensors": tensors, **of_mine}
     ledger = [format_ledger(rows), ""] if rows else []
-    _end(as_json, [*head, "", *ledger, *said], result | of_mine, agrees)
+    _end(as_json, [*head, "", *ledger, *said], result, agrees)
 
 
 def _end(as_json: bool, lines: Sequence[str], result: Any, is_right: bool) -> NoReturn:
     """Print the lines, or the result as JSON; the exit code says whether all is right."""
-    Target(None, "", False, as_json).give(lines, result)
+    give(as_json, lines, result)
     sys.exit(not is_right)
-
-
-def _write_template(target: Target, encoder: SentenceEncoder, texts: Sequence[str]) -> None:
-    """Every tensor as NaN, to be replaced by what a port computes; one left as it is counts as not given."""
-    tensors = trace_tensors(encoder.trace(texts))
-    lines = grid([[name, str(tensor.shape), meaning(name)] for name, tensor in tensors.items()], "<<<")
-    click.echo("\n".join(lines))
-    empty: dict[str, Any] = {
-        name: x if name == "token_ids" else np.full(x.shape, np.nan, x.dtype) for name, x in tensors.items()
-    }
-    how = [f"texts, end to end: {'; '.join(texts)}", "replace any of these; what stays NaN is not compared"]
-    target.write(np.savez_compressed, README=np.array(how + lines), **empty)
 
 
 # ----------------------------------------------------------------------------------------------------------- diagnose
@@ -325,7 +315,7 @@ def profile(
     about = {"model": encoder.folder, "dtype": str(encoder.dtype)}
     totals = {"seconds": found.seconds, "least_seconds": found.least_seconds}
     lines = [*_heading(found, encoder), "", *_profile_table(found, encoder), "", *_verdict(found)]
-    Target(None, "", False, as_json).give(lines, {**about, **totals, **vars(found)})
+    give(as_json, lines, {**about, **totals, **vars(found)})
     if sentence := advice():
         warnings.warn(sentence, stacklevel=1)
 
@@ -333,12 +323,11 @@ def profile(
 def _heading(found: Profile, encoder: SentenceEncoder) -> list[str]:
     """What was measured, and the sizes that the letters stand for."""
     config, ceilings = encoder.model.config, found.ceilings
-    batches = "1 batch" if found.batches == 1 else f"{found.batches:,} batches"
-    passes = "1 pass" if found.passes == 1 else f"{found.passes:,} passes"
     average = " on average" if found.batches > 1 else ""
     return [
         f"{encoder.folder.name}, {encoder.dtype}: {counted(found.texts, 'text')}, {counted(found.tokens, 'token')}, "
-        f"{batches}, {counted(found.num_threads, 'thread')}; median of {passes}",
+        f"{counted(found.batches, 'batch')}, {counted(found.num_threads, 'thread')}; median of "
+        f"{counted(found.passes, 'pass')}",
         f"ceilings: matrix product {ceilings.gflop_per_s:.1f} GFLOP/s, memory copy {ceilings.gb_per_s:.1f} GB/s",
         f"N = {found.tokens // found.batches} tokens in a batch{average}, T in a text; D = {config.hidden_size}, "
         f"H = {config.num_attention_heads}, K = {config.head_size}, F = {config.intermediate_size}; "
@@ -350,11 +339,11 @@ def _profile_table(found: Profile, encoder: SentenceEncoder) -> list[str]:
     """Format the operations under their blocks, the rest, and the sum."""
 
     def line(name: str, seconds: float, cost: Cost = Cost(), least: float = 0.0) -> list[str]:  # noqa: B008
-        """Where a figure does not apply, its cell stays empty."""
+        """Where a figure does not apply it is 0, and its cell stays empty."""
+        intensity = f"{cost.flop / max(cost.bytes, 1):.1f}" if cost.flop else ""
+        speed = _number(cost.flop / seconds / 1e9)
         cells = [name, "", "", f"{1e3 * seconds:.3f}", f"{100 * seconds / found.seconds:.1f} %"]
-        cells += [_number(cost.flop / 1e6) if cost.flop else "", _number(cost.bytes / 1e6) if cost.bytes else ""]
-        rates = cost.flop / max(cost.bytes, 1), cost.flop / seconds / 1e9
-        cells += [f"{rates[0]:.1f}", _number(rates[1])] if cost.flop else ["", ""]
+        cells += [_number(cost.flop / 1e6), _number(cost.bytes / 1e6), intensity, speed]
         return [*cells, f"{100 * least / seconds:.0f} %" if least else ""]
 
     lines = [[*PROFILE_HEAD, "bound by"]]
@@ -374,11 +363,13 @@ def _profile_table(found: Profile, encoder: SentenceEncoder) -> list[str]:
 
 
 def _number(value: float) -> str:
-    """A number with three digits.
+    """A number with three digits; nothing for 0.
 
-    >>> _number(9201.25), _number(35.389), _number(3.8), _number(0.0019)
-    ('9,201', '35.4', '3.80', '0.00190')
+    >>> _number(9201.25), _number(35.389), _number(3.8), _number(0.0019), _number(0.0)
+    ('9,201', '35.4', '3.80', '0.00190', '')
     """
+    if not value:
+        return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from minisbert.cli import Group, options
 from minisbert.cli.options import ModelChoice, TextSource, input_options, label_options
 from minisbert.cli.outputs import Target, give, output_options
 from minisbert.cli.table import NAME_WIDTH, align, class_lines, estimated, grid_with_texts, hundred, printable
-from minisbert.evaluation.classification import read_labelled
+from minisbert.evaluation.classification import LabelledTexts, read_labelled
 from minisbert.search.router import Router, RouteReport, evaluate_routes, fit_thresholds
 from minisbert.search.routes import RouteTable, read_routes, write_routes
 
@@ -47,30 +48,46 @@ def route() -> None:
     """
 
 
-table_options = options.together(
-    click.argument("routes", metavar="ROUTES", type=options.FILE),
-    click.option("--scoring", type=click.Choice(["nearest", "centroid"]), help="Override the file's scoring."),
-)
-queries_options = options.together(
-    label_options,
-    click.option("--none-label", default="none", help="Label of out-of-scope queries."),
-    click.option("--unknown-is-none", is_flag=True, help="Treat every label that is not a route as out-of-scope."),
-)
 threshold_option = click.option("--threshold", type=float, help="Threshold for all routes; overrides the file's.")
 
 
-def _load(file: Path, scoring: str | None, threshold: float | None, keep: bool = True) -> RouteTable:
-    """Read routes, before seconds of work, and override them by the options given; ``keep`` the file's thresholds."""
-    table = read_routes(file)
-    if threshold is not None or not keep:
-        routes = [replace(one, threshold=None) for one in table.routes]
-        table = replace(table, routes=routes, threshold=threshold, origin=None, fitted=None, file="")
-    elif table.fitted is not None and scoring not in (None, table.scoring):
-        raise click.UsageError(
-            f"The thresholds of {file} were fitted for the scoring {table.scoring!r}; fit them again "
-            f"(minisbert route fit --scoring {scoring}), or give a --threshold."
-        )
-    return replace(table, scoring=scoring or table.scoring)
+def table_options(verb: options.Verb) -> options.Verb:
+    """Add ROUTES and --scoring to a verb, which receives the ``table`` as they and its --threshold say.
+
+    ``fit``, the one without a --threshold, gets it without thresholds.
+    """
+
+    @click.argument("routes", metavar="ROUTES", type=options.FILE)
+    @click.option("--scoring", type=click.Choice(["nearest", "centroid"]), help="Override the file's scoring.")
+    @functools.wraps(verb)
+    def gathered(routes: Path, scoring: str | None, **rest: Any) -> None:
+        table = read_routes(routes)  # before seconds of work
+        threshold = rest.pop("threshold", None)
+        if threshold is not None or verb.__name__ == "fit":
+            own = [replace(one, threshold=None) for one in table.routes]
+            table = replace(table, routes=own, threshold=threshold, origin=None, fitted=None, file="")
+        elif table.fitted is not None and scoring not in (None, table.scoring):
+            raise click.UsageError(
+                f"The thresholds of {routes} were fitted for the scoring {table.scoring!r}; fit them again "
+                f"(minisbert route fit --scoring {scoring}), or give a --threshold."
+            )
+        verb(routes=routes, table=replace(table, scoring=scoring or table.scoring), **rest)
+
+    return gathered
+
+
+def queries_options(verb: options.Verb) -> options.Verb:
+    """Add QUERIES and the options about their labels to a verb, which receives them as ``asked``."""
+
+    @click.argument("queries", metavar="QUERIES", type=options.FILE)
+    @label_options
+    @click.option("--none-label", default="none", help="Label of out-of-scope queries.")
+    @click.option("--unknown-is-none", is_flag=True, help="Treat every label that is not a route as out-of-scope.")
+    @functools.wraps(verb)
+    def gathered(queries: Path, reading: dict[str, Any], **rest: Any) -> None:
+        verb(asked=read_labelled(queries, **reading), **rest)
+
+    return gathered
 
 
 def _name(route: str | None) -> str:
@@ -86,9 +103,7 @@ def _name(route: str | None) -> str:
 @threshold_option
 @options.json_option
 @options.model_options
-def ask(
-    routes: Path, scoring: str | None, source: TextSource, threshold: float | None, as_json: bool, choice: ModelChoice
-) -> None:
+def ask(table: RouteTable, source: TextSource, as_json: bool, choice: ModelChoice, **_: Any) -> None:
     """Find the route of each text, or none; a text without any word has none. --json has the scores of all routes.
 
     \b
@@ -97,9 +112,7 @@ def ask(
       minisbert route ask routes.yaml -i texts.txt --json
       minisbert route ask routes.yaml "are you open today" --threshold 0.5
     """
-    source.check("route")
-    table = _load(routes, scoring, threshold)
-    texts = source.read()
+    texts = source.read("route")
     router = Router(choice.encoder(), table)
     choices = router.route_all(texts)
     cells = [("route", "score", "needs")]
@@ -119,7 +132,6 @@ def ask(
 
 @route.command(short_help="Fit thresholds on labelled queries.")
 @table_options
-@click.argument("queries", metavar="QUERIES", type=options.FILE)
 @output_options("Write a .yaml or .json.", "yaml", "json")
 @options.choice_option("--objective", ["accuracy", "balanced", "precision"], "What thresholds are fitted for.")
 @click.option("--precision", type=options.PRECISION, default=0.95, metavar="P")
@@ -129,13 +141,7 @@ def ask(
 @queries_options
 @options.model_options
 def fit(
-    routes: Path,
-    scoring: str | None,
-    queries: Path,
-    target: Target,
-    reading: dict[str, Any],
-    choice: ModelChoice,
-    **settings: Any,
+    routes: Path, table: RouteTable, asked: LabelledTexts, target: Target, choice: ModelChoice, **settings: Any
 ) -> None:
     """Fit the thresholds of routes on labelled queries, and write the routes with their thresholds.
 
@@ -153,8 +159,6 @@ def fit(
       minisbert route fit routes.yaml queries.tsv --objective precision --precision 0.9
       minisbert route fit routes.yaml queries.tsv --json
     """
-    table = _load(routes, scoring, None, keep=False)
-    asked = read_labelled(queries, **reading)
     fitted, found = fit_thresholds(Router(choice.encoder(), table), asked, **settings)
     if target.file is not None:
         write_routes(fitted.table, target.file)
@@ -199,20 +203,12 @@ def _figures(report: RouteReport) -> list[str]:
 
 @route.command(short_help="Evaluate routes on labelled queries.")
 @table_options
-@click.argument("queries", metavar="QUERIES", type=options.FILE)
 @threshold_option
 @queries_options
 @options.json_option
 @options.model_options
 def evaluate(
-    routes: Path,
-    scoring: str | None,
-    queries: Path,
-    threshold: float | None,
-    reading: dict[str, Any],
-    as_json: bool,
-    choice: ModelChoice,
-    **labels: Any,
+    routes: Path, table: RouteTable, asked: LabelledTexts, as_json: bool, choice: ModelChoice, **labels: Any
 ) -> None:
     """Evaluate how well labelled queries are routed, and out-of-scope queries rejected.
 
@@ -226,8 +222,6 @@ def evaluate(
       minisbert route evaluate routes.yaml queries.tsv --threshold 0.5
       minisbert route evaluate routes.yaml queries.tsv --scoring centroid --json
     """
-    table = _load(routes, scoring, threshold)
-    asked = read_labelled(queries, **reading)
     report = evaluate_routes(Router(choice.encoder(), table), asked, **labels)
     lines = [*_head(routes, table, report), "", "x 100 (95 % interval)", *_figures(report), ""]
     give(as_json, [*lines, *class_lines(report.labels)], report)

@@ -73,10 +73,10 @@ def similarity(
             result |= {"percentiles": calibrated.percentile(scores), "calibration": about}
         echo_json(result)
         return
-    columns, digits = terminal_width(), len(str(len(texts)))
-    room = max(TEXT_WIDTH[0], min(TEXT_WIDTH[1], columns - digits - 2 - len(texts) * NUMBER_WIDTH))
-    labels = [f"{i:>{digits}}  {printable(text, room)}" for i, text in enumerate(texts, 1)]
     numbers = [str(i) for i in range(1, len(texts) + 1)]
+    digits = len(numbers[-1])
+    room = max(TEXT_WIDTH[0], min(TEXT_WIDTH[1], terminal_width() - digits - 2 - len(texts) * NUMBER_WIDTH))
+    labels = [f"{i:>{digits}}  {printable(text, room)}" for i, text in zip(numbers, texts, strict=True)]
     cells = [[fixed(score, 4) for score in row] for row in scores.tolist()]
     lines = [METRICS[name], "", *matrix_lines(labels, numbers, cells)]
     if calibrated is not None:
@@ -133,14 +133,8 @@ def explain(text_a: str, text_b: str, words: bool, target: Target, choice: Model
     table.append([sum(column) for column in zip(*table, strict=True)])
     cells = [[hundred(value) for value in row] for row in table]
     strongest = [(cells[i][j].rjust(6), f"{rows[i]} - {columns[j]}") for i, j in found.strongest(STRONGEST)]
-    lines = [
-        f"cosine {found.cosine:.4f}: the sum of all cells, in hundredths",
-        "",
-        *matrix_lines([*rows, "sum"], [*columns, "sum"], cells),
-        "",
-        "strongest pairs",
-        *align(strongest),
-    ]
+    lines = [f"cosine {found.cosine:.4f}: the sum of all cells, in hundredths", ""]
+    lines += [*matrix_lines([*rows, "sum"], [*columns, "sum"], cells), "", "strongest pairs", *align(strongest)]
     target.give(lines, {"texts": [text_a, text_b], **vars(found)})
 
 
@@ -169,8 +163,9 @@ def show(text_a: str, text_b: str, target: Target, choice: ModelChoice, dtype: s
     from minisbert.page import show as show_page
 
     page = show_page(choice.encoder(dtype), text_a, text_b, **cut)
-    target.write(lambda stream: stream.write(page.html.encode()))
-    click.echo(f"cosine {page.cosine:.4f}; open {target.file} in a browser ({len(page.html.encode()) / 1e6:.1f} MB)")
+    written = page.html.encode()
+    target.write(lambda stream: stream.write(written))
+    click.echo(f"cosine {page.cosine:.4f}; open {target.file} in a browser ({len(written) / 1e6:.1f} MB)")
 
 
 # ---------------------------------------------------------------------------------------------------------- calibrate
@@ -211,20 +206,16 @@ def calibrate(
     name = measured.similarity_fn_name
     # the percentiles that this number of pairs can resolve
     told = [p for p in PERCENTILES if 100.0 - measured.resolution <= p <= measured.resolution]
-    scores, errors = measured.score_at(told).tolist(), measured.standard_error(told).tolist()
-    lines = [
-        f"{name} of {measured.pairs:,} random pairs of {measured.texts:,} different texts; "
-        f"{measured.model}, seed {measured.seed}",
-        "",
+    columns = told, measured.score_at(told).tolist(), measured.standard_error(told).tolist()
+    table = [
+        dict(zip(("percentile", "score", "standard_error"), row, strict=True)) for row in zip(*columns, strict=True)
     ]
-    if told:
-        rows = [[f"{score:.4f}", f"{error:.2g}"] for score, error in zip(scores, errors, strict=True)]
+    about = f"{measured.texts:,} different texts; {measured.model}, seed {measured.seed}"
+    lines = [f"{name} of {measured.pairs:,} random pairs of {about}", ""]
+    if table:
+        rows = [[f"{one['score']:.4f}", f"{one['standard_error']:.2g}"] for one in table]
         lines += matrix_lines([f"{p:g} %" for p in told], [name, "+- points"], rows)
-        lines += ["", f"{told[-1]:g} % of random pairs have a {name} below {scores[-1]:.4f}."]
+        lines += ["", f"{told[-1]:g} % of random pairs have a {name} below {table[-1]['score']:.4f}."]
     lines += ["", "A percentile depends on these texts. It is not the probability that two texts mean the same."]
     figures = {key: value for key, value in vars(measured).items() if key not in ("scores", "ranks")}
-    table = [
-        {"percentile": p, "score": score, "standard_error": error}
-        for p, score, error in zip(told, scores, errors, strict=True)
-    ]
     target.give(lines, {**figures, "resolution": measured.resolution, "percentiles": table})

@@ -161,10 +161,10 @@ def class_lines(report: ClassReport | ClassifierReport) -> list[str]:
 def counted(count: int, one: str) -> str:
     """A number with its noun.
 
-    >>> counted(1, "text"), counted(2000, "text"), counted(2, "query")
-    ('1 text', '2,000 texts', '2 queries')
+    >>> counted(1, "text"), counted(2000, "text"), counted(2, "query"), counted(2, "batch")
+    ('1 text', '2,000 texts', '2 queries', '2 batches')
     """
-    many = f"{one[:-1]}ies" if one.endswith("y") else f"{one}s"
+    many = f"{one[:-1]}ies" if one.endswith("y") else f"{one}{'es' if one.endswith(('s', 'ch')) else 's'}"
     return f"{count:,} {one if count == 1 else many}"
 
 
@@ -189,6 +189,16 @@ def signed(difference: float, digits: int = 2) -> str:
     ('+1.23', '+0.00')
     """
     return f"{round(100 * difference, digits) + 0.0:+.{digits}f}"
+
+
+def figures(estimate: Estimate, write: Callable[[float], str] = hundred) -> list[str]:
+    """A mean, and its interval, x 100: two cells of a table."""
+    return [write(estimate.mean), interval(estimate, write)]
+
+
+def beside(mean: float, published: float | None) -> list[str]:
+    """A published figure and how much higher ours is, x 100: two cells of a table, or none."""
+    return [] if published is None else [hundred(published), signed(mean - published)]
 
 
 def interval(estimate: Estimate, write: Callable[[float], str] = hundred) -> str:
