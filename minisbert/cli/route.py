@@ -54,7 +54,7 @@ threshold_option = click.option("--threshold", type=float, help="Threshold for a
 def table_options(verb: options.Verb) -> options.Verb:
     """Add ROUTES and --scoring to a verb, which receives the ``table`` as they and its --threshold say.
 
-    ``fit``, the one without a --threshold, gets it without thresholds.
+    A verb without --threshold makes its own, and gets the table without any.
     """
 
     @click.argument("routes", metavar="ROUTES", type=options.FILE)
@@ -62,8 +62,8 @@ def table_options(verb: options.Verb) -> options.Verb:
     @functools.wraps(verb)
     def gathered(routes: Path, scoring: str | None, **rest: Any) -> None:
         table = read_routes(routes)  # before seconds of work
-        threshold = rest.pop("threshold", None)
-        if threshold is not None or verb.__name__ == "fit":
+        makes_its_own, threshold = "threshold" not in rest, rest.pop("threshold", None)
+        if makes_its_own or threshold is not None:
             own = [replace(one, threshold=None) for one in table.routes]
             table = replace(table, routes=own, threshold=threshold, origin=None, fitted=None, file="")
         elif table.fitted is not None and scoring not in (None, table.scoring):
