@@ -19,11 +19,12 @@ import pytest
 from running import process, refused, run, stand_in, told
 from test_golden import write_inputs
 from tiny import REMOVE, edit_json, tiny_dense, tiny_tokenizer, write_model
+from wcwidth import wcswidth
 
 import minisbert
 from minisbert import SentenceEncoder, hub
 from minisbert.cli import VERBS, in_options, main
-from minisbert.cli.table import display_width, printable, shorten
+from minisbert.cli.table import printable, shorten
 from minisbert.model.params import flatten
 from minisbert.model.pooling import Pooling
 
@@ -307,7 +308,7 @@ def test_similarity_is_a_matrix_with_numbered_texts(encoder):
     result = run("similarity", *TEXTS)
     legend, _, head, *rows, _, verdict = result.stdout.splitlines()
     assert legend.startswith("cosine similarity") and result.stderr == "" and head.split() == ["1", "2", "3", "4", "5"]
-    assert len({display_width(line) for line in [head, *rows]}) == 1  # aligned
+    assert len({wcswidth(line) for line in [head, *rows]}) == 1  # aligned
     scores = encoder.similarity(encoder.encode(TEXTS), encoder.encode(TEXTS))
     np.testing.assert_allclose([[float(cell) for cell in row.split()[-5:]] for row in rows], scores, atol=5.1e-5)
     assert rows[1].startswith("2  (empty)")
@@ -332,7 +333,7 @@ def test_similarity_as_json_in_every_metric(encoder):
 def test_a_wide_matrix_comes_in_parts(monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     shown = run("similarity", *(f"text number {i}" for i in range(12))).stdout.splitlines()
-    assert max(map(display_width, shown[1:])) <= 60
+    assert max(map(wcswidth, shown[1:])) <= 60
     heads = [line for line in shown if line.startswith("   ")]
     assert len(heads) > 1 and " ".join(heads).split() == [str(i + 1) for i in range(12)]
 
@@ -344,9 +345,9 @@ def test_the_real_model_says_what_sentence_transformers_says(weights_folder):
 
 
 def test_widths():
-    assert shorten("好きです", 8) == "好きです" and display_width("👍🏽") == 2
-    assert display_width(shorten("好きです", 7)) <= 7 and shorten("好きです", 7).endswith("…")
-    assert display_width(shorten("e\u0301" * 10**5, 10)) <= 10
+    assert shorten("好きです", 8) == "好きです" and wcswidth("👍🏽") == 2
+    assert wcswidth(shorten("好きです", 7)) <= 7 and shorten("好きです", 7).endswith("…")
+    assert wcswidth(shorten("e\u0301" * 10**5, 10)) <= 10
     assert printable("a\tb\x00\u202e\ud800") == "a b\\x00\\u202e\\ud800"
 
 

