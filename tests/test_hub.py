@@ -442,16 +442,6 @@ def test_two_processes_at_once_fetch_it_once(world, fake_hub):
     assert len(fake_hub.requested("GET.*model.safetensors")) == 1
 
 
-def test_where_the_cache_is(tiny, monkeypatch, tmp_path):
-    monkeypatch.setenv("MINISBERT_CACHE", "~/own")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert hub.cache_folder() == Path.home() / "own"
-    monkeypatch.setenv("MINISBERT_CACHE", "")
-    assert hub.cache_folder() == tmp_path / "minisbert"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert hub.cache_folder() == Path.home() / ".cache" / "minisbert"
-
-
 # ---- the package index ----------------------------------------------------------------------------------------------
 
 

@@ -229,25 +229,15 @@ def test_marks_are_reordered_as_in_unicode_9():
 # ---- strings ----
 
 SENTENCES = [
-    "The weather is lovely today, isn't it?",
     "Tokenization of unwanted tokens: playing, run-run, naïve café.",
-    "Die Straße nach Köln ist naß – GROẞE STRASSE, Übergröße!",
-    "Où est l'œuvre d'Éluard? «À bientôt», dit-elle…",
-    "El niño comió piñas; ¿quién dijo «¡Olé!»?",
     "İstanbul'da ılık bir gün, IĞDIR'a gittik. İİİ",
     "ΟΔΥΣΣΕΥΣ ήταν ο ΣΟΦΟΣ ΒΑΣΙΛΕΥΣ; ναι, ς και σ. Ὀδυσσεύς, ᾳ ᾼ ᾲ ΐ",
-    "Съешь же ещё этих мягких французских булок, да выпей чаю. Ёлка, йод.",
     "東京は日本の首都です。ひらがなとカタカナ、ガギグゲゴ、ﾊﾟﾋﾟ。",
     "我爱自然语言处理。𠀀𪜀𫝀𫠠𫤠𬺰㐀豈丽",
-    "한국어 문장입니다. 각 간 힣 ᄒ ᅡ ᆫ 각",
     "مرحبا بالعالم، كيف حالك؟ لَا إِلٰهَ",
     "שָׁלוֹם עוֹלָם! ״ציטוט״ מקף־עברי",
-    "हिन्दी में लिखा हुआ। क़ ख़ कि क्षत्रिय",
-    "ภาษาไทยไม่มีช่องว่างระหว่างคำ ๆ กำ",
-    "Tiếng Việt có nhiều dấu: Nguyễn Đình Chiểu, ở đây.",
     "e\u0301 e\u0327\u0301 e\u0301\u0327 a\u0308\u0304\u0323 \u0301a \u0301 o\u0338 Å Å Ω Ω",
     "👩‍👩‍👧‍👦 👍🏽 🇩🇪 ☃️ 1️⃣ 🏴󠁧󠁢󠁥󠁮󠁧󠁿 ❤️‍🔥 it's 🤗!",
-    "∑ᵢ xᵢ² ≤ ∫₀^∞ e^{-x²}dx ≈ √π⁄2; $5 + 3 = 8 < 9 ~ `code` | a_b @me #1 %",
     "½ ¼ ² ³ ﬁ ﬃ ǆ Ǆ ǅ ℌ 𝔘𝔫𝔦 𝐀𝐁 ＦＵＬＬ　ｗｉｄｔｈ ①②",
     "soft\u00adhyphen zero\u200bwidth\u200cnon\u200djoin \u2060word\ufeff \u202ertl\u202c \u061c",
     "tab\there\nline\rreturn\x0bvt\x0cff\x1cfs\x1dgs\x1ers\x1fus\x85nel\xa0nbsp\u2028ls\u2029ps\u3000wide\u1680\u180e",
@@ -255,15 +245,10 @@ SENTENCES = [
     "ÀÉÎÕÜ àéîõü Ǖ ǖ Ṩ ẛ̣ Ắ ȫ ŉ ǰ ΰ և ẖ",
     "word" * 40 + " " + "x" * 100 + " " + "y" * 101,
     "[CLS] text [SEP] with [MASK] and [PAD][UNK] [sep] [ SEP ] [[SEP]] [SEP",
-    "   leading and trailing   ",
-    "...!!!??? --- ((())) “quotes” ‘single’ „low“ 「kagi」 ‐‑‒–—― · • § ¶ ¡¿",
     "Ⅷ ⅷ Ⓐ ⓐ Ꭰ ꭰ Ა ა ᲀ Ⰰ 𐐀 𞤀 Ꞷ ᾈ ᾀ K Å ϴ ẞ",
     *["Ꟁ"] * (sys.version_info >= (3, 11)),  # of Unicode 14: Python 3.10 does not know its small letter
     "",
-    " ",
-    "\x00",
     "\u0301",
-    "[SEP]",
 ]
 
 
