@@ -10,6 +10,7 @@ import time
 import traceback
 import types
 from contextlib import contextmanager
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -164,19 +165,14 @@ def test_what_is_sent_and_what_comes_back(embedding, caplog):
     assert "very" not in caplog.text and "/v1/embeddings" in caplog.text
 
 
-def test_without_a_key_no_authorization_is_sent_and_the_model_is_the_default():
-    with serving(lambda request: {"data": good_answer(request)["data"], "model": None}) as (url, seen):
-        response = Client(base_url=url).embed("soup")
-    assert "Authorization" not in seen[0][1]
-    assert response.model == seen[0][2]["model"] == "sentence-transformers/all-MiniLM-L6-v2"
-
-
 def test_many_texts_go_in_batches_and_come_back_in_order():
     texts = ["x" * length for length in range(70)]
     with serving(good_answer) as (url, seen):
         vectors = Client(base_url=url).embed(texts).embeddings
         fewer = Client(base_url=url).embed(texts, batch_size=2048).embeddings
         none = Client(base_url=url).embed([]).embeddings
+    assert not any("Authorization" in headers for _, headers, _ in seen)  # there is no key
+    assert seen[0][2]["model"] == "sentence-transformers/all-MiniLM-L6-v2"
     assert [len(sent["input"]) for _, _, sent in seen] == [32, 32, 6, 70]
     np.testing.assert_array_equal(vectors[:, 0], np.arange(70))
     np.testing.assert_array_equal(vectors, fewer)
@@ -202,46 +198,26 @@ def test_a_server_that_is_overloaded_or_hangs_up_is_asked_again(waits):
     assert waits == [7.0, 1.0, 2.0, 4.0, 8.0, 0.0]
 
 
-@pytest.mark.parametrize(
-    ("status", "after", "waited", "words"),
-    [
-        (500, None, [0.5, 1.0], "its log"),
-        (429, "61", [], "rate"),  # longer than we wait
-        (429, "inf", [], "rate"),
-        (400, "1", [], "Its own words"),
-        (401, None, [], "api_key"),
-        (404, None, [], "/v1"),
-        (413, None, [], "batch_size"),
-    ],
-)
-def test_retries_are_bounded_and_a_status_is_shown_with_its_likely_cause(status, after, waited, words, waits):
-    answer, headers = (
-        b'{"error": "no\n\n such \x1b[31m thing"}' + b" long" * 100_000,
-        [("Retry-After", after)] * bool(after),
-    )
-    with serving(answer, status=status, headers=headers) as (url, seen):
-        message = refused(url)
-    assert len(seen) == 1 + len(waited) and waits == waited
-    assert f"status {status}" in message and words in message and len(message) < 700
-    assert """The server says: '{"error": "no such  [31m thing"} long long""" in message
-
-
-IN_JSON = 'sk-/very+secret\\"key\\\\0123456789'
-FORMS = [
-    KEY,
-    IN_JSON,
-    IN_JSON.replace("/", "\\/"),
-    "sk-%2Fvery%2Bsecret%22key%5C0123456789",
-    KEY.replace('"', "&quot;"),
+STATUSES = [  # status, Retry-After, what is waited, a word of the likely cause
+    (500, "", [0.5, 1.0], "its log"),
+    (429, "61", [], "rate"),  # longer than we wait
+    (429, "inf", [], "rate"),
+    (400, "1", [], "Its own words"),
+    (401, "", [], "api_key"),
+    (404, "", [], "/v1"),
+    (413, "", [], "batch_size"),
 ]
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_key_that_the_server_sends_back_is_struck_out(form):
-    for padding, status in ((0, 401), (298, 200)):  # the cut leaves no half of it
-        with serving(b"x" * padding + form.encode() + b"</html>", status=status) as (url, _):
+def test_retries_are_bounded_and_a_status_is_shown_with_its_likely_cause(waits):
+    answer = b'{"error": "no\n\n such \x1b[31m thing"}' + b" long" * 100_000
+    for status, after, waited, words in STATUSES:
+        waits.clear()
+        with serving(answer, status=status, headers=[("Retry-After", after)] * bool(after)) as (url, seen):
             message = refused(url)
-        assert "sk-" not in message and "x" * padding + "***"[: 300 - padding] in message
+        assert len(seen) == 1 + len(waited) and waits == waited
+        assert f"status {status}" in message and words in message and len(message) < 700
+        assert """The server says: '{"error": "no such  [31m thing"} long long""" in message
 
 
 def test_a_redirect_is_not_followed():
@@ -253,56 +229,53 @@ def test_a_redirect_is_not_followed():
         assert "status 307" in message and elsewhere in message and "base_url" in message
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"<html>hello</html>",
-        b"\xff\xfe\x00",
-        b"[" * 100_000,
-        b"[]",
-        b'{"data": [{"embedding": [1.0]}]}',
-        b'{"data": [{"index": 0, "embedding": "AACA!Pw=="}]}',
-        b'{"data": [{"index": 0, "embedding": null}]}',
-        b'{"data": [{"index": 0, "embedding": [true, false]}]}',
-        b'{"data": [{"index": 0, "embedding": [1' + b"0" * 400 + b"]}]}",
-    ],
-)
-def test_what_is_not_the_expected_json_is_shown(answer):
-    with serving(answer) as (url, _):
-        message = refused(url, ["soup"])
-    assert f"got {len(answer)} bytes: " in message and "OpenAI-compatible" in message
-    assert not answer.isascii() or answer[:40].decode() in message
+def test_a_key_that_the_server_sends_back_is_struck_out():
+    in_json = json.dumps(KEY)[1:-1]
+    in_url, in_html = quote(KEY, safe=""), KEY.replace('"', "&quot;")
+    for form in (KEY, in_json, in_json.replace("/", "\\/"), in_url, in_html):
+        for padding, status in ((0, 401), (298, 200)):  # the cut leaves no half of it
+            with serving(b"x" * padding + form.encode() + b"</html>", status=status) as (url, _):
+                message = refused(url)
+            assert "sk-" not in message and "x" * padding + "***"[: 300 - padding] in message
 
 
+NO_ANSWERS = [
+    *(b"<html>hello</html>", b"\xff\xfe\x00", b"[" * 100_000, b"[]"),
+    b'{"data": [{"embedding": [1.0]}]}',
+    b'{"data": [{"index": 0, "embedding": "AACA!Pw=="}]}',
+    b'{"data": [{"index": 0, "embedding": null}]}',
+    b'{"data": [{"index": 0, "embedding": [true, false]}]}',
+    b'{"data": [{"index": 0, "embedding": [1' + b"0" * 400 + b"]}]}",
+]
 GOOD, LARGEST = [0.1, 0.2], float(np.finfo(np.float32).max)
 INFINITE = base64.b64encode(np.float32([0, np.inf]).tobytes()).decode()
+WRONG_ROWS = [
+    ("got 0 with index []", []),
+    ("got 2 with index [0, 2]", [(0, GOOD), (2, GOOD)]),
+    ("got 4 with index [0, 1, 2]", [(0, GOOD), (1, GOOD), (2, GOOD), (2, GOOD)]),
+    ("text 1 has shape (1,) where text 0 has (2,)", [(0, GOOD), (1, [0.1]), (2, GOOD)]),
+    ("text 0 has shape (0,)", [(0, []), (1, []), (2, [])]),
+    ("--pooling mean", [(0, [GOOD]), (1, [GOOD]), (2, [GOOD])]),
+    ("text 1", [(0, GOOD), (1, [0.1, float("nan")]), (2, GOOD)]),
+    ("text 1", [(0, GOOD), (1, INFINITE), (2, GOOD)]),
+    ("text 1", [(0, GOOD), (1, [0.1, 3.5e38]), (2, GOOD)]),
+]
 
 
-@pytest.mark.parametrize(
-    ("rows", "words"),
-    [
-        ([], "got 0 with index []"),
-        ([(0, GOOD), (2, GOOD)], "got 2 with index [0, 2]"),
-        ([(0, GOOD), (1, GOOD), (2, GOOD), (2, GOOD)], "got 4 with index [0, 1, 2]"),
-        ([(0, GOOD), (1, [0.1]), (2, GOOD)], "text 1 has shape (1,) where text 0 has (2,)"),
-        ([(0, []), (1, []), (2, [])], "text 0 has shape (0,)"),
-        ([(0, [GOOD]), (1, [GOOD]), (2, [GOOD])], "--pooling mean"),
-        ([(0, GOOD), (1, [0.1, float("nan")]), (2, GOOD)], "text 1"),
-        ([(0, GOOD), (1, INFINITE), (2, GOOD)], "text 1"),
-        ([(0, GOOD), (1, [0.1, 3.5e38]), (2, GOOD)], "text 1"),
-    ],
-)
-def test_rows_that_are_not_one_vector_per_text_are_refused(rows, words):
-    data = [{"index": index, "embedding": embedding} for index, embedding in rows]
-    with serving(lambda _: {"data": data}) as (url, _):
-        assert words in refused(url)
+def test_what_is_not_one_vector_per_text_is_refused():
+    for answer in NO_ANSWERS:
+        with serving(answer) as (url, _):
+            message = refused(url, ["soup"])
+        assert f"got {len(answer)} bytes: " in message and "OpenAI-compatible" in message
+    for words, rows in WRONG_ROWS:
+        data = [{"index": index, "embedding": embedding} for index, embedding in rows]
+        with serving(lambda _, data=data: {"data": data}) as (url, _):
+            assert words in refused(url)
 
-
-def test_widths_are_compared_across_requests_and_the_largest_float32_is_a_vector():
     def a_number_per_letter(sent):
         return {"data": [{"index": 0, "embedding": [1, -LARGEST, 1e-300, 2][: len(sent["input"][0])]}]}
 
-    with serving(a_number_per_letter) as (url, _):
+    with serving(a_number_per_letter) as (url, _):  # widths are compared across requests
         with pytest.raises(ClientError, match=r"text 2 has shape \(3,\) where text 0 has \(2,\)"):
             Client(base_url=url).embed(["ab", "cd", "efg"], batch_size=1)
         np.testing.assert_array_equal(Client(base_url=url).embed("abc").embeddings, np.float32([[1, -LARGEST, 0]]))
@@ -313,7 +286,6 @@ def test_nobody_there(waits):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     assert "ConnectError" in refused(f"http://127.0.0.1:{port}/v1") and waits == [0.5, 1.0]
-    assert "Does the server run" in refused("http://no-such-host.invalid/v1")
     assert "Does the server run" in refused(f"http://{'a' * 64}.invalid/v1")  # no host can have that name
 
 
@@ -329,31 +301,26 @@ def test_a_silent_server_runs_into_the_timeout_and_is_not_asked_again():
 
 # ------------------------------------------------------------------------------------------------- arguments
 
+
 BAD_ARGUMENTS = {
-    "api_key": ["", "secret\n", "secret\r\nX-Evil: 1", "se cret", "secret\x7f", "s\xe9cret", b"secret"],
+    "api_key": ["", "secret\r\nX-Evil: 1", "se cret", "secret\x7f", "s\xe9cret", b"secret"],
     "base_url": [
-        *("", "localhost:8080/v1", "file:///etc/passwd", "https://", "http://:8080/v1", "http://user:secret@host/v1"),
+        *("", "localhost:8080/v1", "file:///etc/passwd", "http://:8080/v1", "http://user:secret@host/v1", 8080),
         *("http://host:secret/v1", "http://host:99999/v1", "http://[::1/v1", "http://host/v1?key=secret"),
-        *("http://host/v1?", "http://host/v1#secret", "http://host/secret v1", "http://host/v1\n", 8080),
+        *("http://host/v1#secret", "http://host/secret v1", "http://host/v1\n"),
     ],
-    "timeout": [0, -1.0, float("nan"), float("inf"), "30", None, True],
+    "timeout": [0, float("nan"), float("inf"), "30", None, True],
     "max_retries": [-1, 1.5, None, True],
     "model": ["", " ", 3],
 }
 
 
-def test_the_size_of_a_batch_is_checked():
+def test_what_cannot_be_used_is_refused_and_no_secret_repeated():
+    for argument, values in BAD_ARGUMENTS.items():
+        for value in values:
+            with pytest.raises(ValueError, match=f"Client: {argument} must") as caught:
+                Client(**{argument: value})
+            assert "cret" not in str(caught.value) and caught.value.__context__ is None
     for batch_size in (0, True, 2049):
         with pytest.raises(ValueError, match="batch_size must be"):
             Client().embed(TEXTS, batch_size=batch_size)
-
-
-@pytest.mark.parametrize("argument", BAD_ARGUMENTS)
-def test_what_cannot_be_used_is_refused_and_no_secret_repeated(argument):
-    for value in BAD_ARGUMENTS[argument]:
-        with pytest.raises(ValueError, match=f"Client: {argument} must") as caught:
-            Client(**{argument: value})
-        assert "cret" not in str(caught.value) and caught.value.__context__ is None
-        if argument != "base_url":
-            with pytest.raises(ValueError, match=argument):
-                Client(**{"base_url": "http://127.0.0.1:1/v1", argument: value})

@@ -8,9 +8,6 @@ overwritten, or changed in one byte.
 import json
 import shutil
 import struct
-import subprocess
-import sys
-import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -132,7 +129,6 @@ def several_at_once(named):
 
 CASES = {
     # --- the weights: the file, its header, its tensors
-    "a pickle by that name": (change(MODEL, b"PK\x03\x04" + bytes(200)), MODEL),
     "a shape beyond all memory": (header(lambda h: h[WORD].update(shape=[2**62, 2**62])), MODEL),
     "offsets that overlap": (header(lambda h: h[POSITION].update(data_offsets=[0, 16 * 12 * 4])), MODEL),
     "only a pickle": (lambda f: (f / MODEL).rename(f / "pytorch_model.bin"), "pytorch_model.bin", "code"),
@@ -142,15 +138,11 @@ CASES = {
     ),
     "no tensor at all": (tensors(dict.clear), CONFIG, "num_hidden_layers"),
     "NaN": (tensors(spoil(POSITION, np.nan)), MODEL, POSITION),
-    "infinity in BF16": (tensors(spoil(BIAS, -np.inf), "BF16"), MODEL, BIAS),
-    "one bit of an exponent": (tensors(spoil(BIAS, -1.1e6)), MODEL, BIAS),
     "beyond float32": (tensors(lambda t: t.update({BIAS: np.full(12, 1e300)}), "F64"), MODEL, BIAS, "12 numbers"),
     "quantised": (tensors(lambda t: None, {WORD: "F8_E4M3"}), MODEL, WORD, "F8_E4M3"),
     "with and without prefix": (tensors(lambda t: t.update({f"bert.{BIAS}": t[BIAS]})), f"'{BIAS}'", f"'bert.{BIAS}'"),
     # --- config.json
-    "no UTF-8": (change(CONFIG, '{"a": 1}'.encode("utf-16")), CONFIG),
     "100,000 brackets": (change(CONFIG, b"[" * 100_000), CONFIG),
-    "a list for an object": (change(CONFIG, b"[]"), CONFIG, "list"),
     "another architecture": (edit(CONFIG, model_type="roberta"), CONFIG, "model_type"),
     **{
         key: (edit(CONFIG, **{key: value}), CONFIG, key)
@@ -164,7 +156,6 @@ CASES = {
             "num_attention_heads": 5,
         }.items()
     },
-    "vocabulary beyond its table": (edit(CONFIG, vocab_size=200), CONFIG, WORD, "(200, 12)"),
     "a layer too few": (edit(CONFIG, num_hidden_layers=1), CONFIG, "16 unexpected", "encoder.layer.1."),
     "a billion layers": (edit(CONFIG, num_hidden_layers=10**9), CONFIG, "num_hidden_layers 1000000000"),
     "no room for text": (lambda f: write_model(f, config=replace(TINY, max_position_embeddings=2)), "2 tokens"),
@@ -183,7 +174,6 @@ CASES = {
     "an unknown pooling": (edit(POOL, pooling_mode="attention"), POOL, "attention"),
     "a mode in quotes": (edit(POOL, pooling_mode_mean_tokens="true"), POOL, "pooling_mode_mean_tokens"),
     "Dense lacks its bias": (dense(lambda t: t.pop("linear.bias")), "2_Dense", "'linear.bias': (7,)"),
-    "Dense with NaN": (dense(spoil("linear.bias", np.nan)), "2_Dense/" + MODEL, "bias"),
     "Dense after two poolings": (edit(POOL, pooling_mode=["mean", "max"]), DENSE, "in_features 12", "24"),
     "Dense out_features": (edit(DENSE, out_features=True), DENSE, "out_features"),
     "another activation": (edit(DENSE, activation_function="evil.Tanh"), DENSE, "activation_function", "evil.Tanh"),
@@ -203,9 +193,7 @@ CASES = {
         f"{file} {key} {value!r}": (edit(file, **{key: value}), file, key)
         for file, key, value in (
             (TOKENIZER, "truncation_side", "left"),
-            (TOKENIZER, "strip_accents", "no"),
             (SBERT, "max_seq_length", 12.5),
-            (SBERT, "max_seq_length", float("nan")),
             (SBERT, "processing_kwargs", {"text": {"padding_side": "left"}}),
             (SETTINGS, "prompts", {"query": "\ud800"}),
             (SETTINGS, "default_prompt_name", "other"),
@@ -282,52 +270,10 @@ def test_no_folder_where_the_folder_should_be(tmp_path, good):
         assert "'owner/name'" in refusal(folder)
 
 
-AS_NOBODY = """
-import os, sys
-import minisbert
-minisbert.SentenceEncoder(sys.argv[1]).encode("a")  # so that nothing is left to import
-if os.geteuid() == 0:  # who may read everything
-    os.setgroups([]); os.setgid(65534); os.setuid(65534)
-for folder in sys.argv[2:]:
-    try:
-        minisbert.SentenceEncoder(folder)
-    except ValueError as error:
-        print(error)
-    else:
-        print("was read")
-"""
-
-
-def test_what_may_not_be_read_is_refused_and_not_taken_for_absent(good):
-    paths = ["", MODEL, CONFIG, "modules.json", "tokenizer.json", SBERT, TOKENIZER, SETTINGS, "1_Pooling", DENSE]
-    # not in tmp_path: pytest's own folders are for their owner alone
-    with tempfile.TemporaryDirectory() as parent:
-        Path(parent).chmod(0o755)
-        folders = [Path(shutil.copytree(good["usual"], Path(parent) / f"model-{i}")) for i in range(len(paths) + 1)]
-        closed = [folder / path for folder, path in zip(folders[1:], paths, strict=True)]
-        try:
-            for path in closed:
-                path.chmod(0)
-            command = [sys.executable, "-W", "error", "-c", AS_NOBODY, *map(str, folders)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
-        finally:
-            for path in closed:
-                path.chmod(0o755)
-    assert done.returncode == 0, done.stderr
-    for line, path in zip(done.stdout.splitlines(), closed, strict=True):
-        assert path.as_posix() in line and "denied" in line
-
-
 # --- each file in turn ----------------------------------------------------------------------------------------
 
 FILES = [POOL, DENSE, "2_Dense/" + MODEL, CONFIG, SETTINGS, MODEL, "modules.json", SBERT, "tokenizer.json", TOKENIZER]
 OPTIONAL = {SETTINGS, "modules.json", SBERT, TOKENIZER}
-
-
-def test_these_are_the_files_of_a_saved_model(tmp_path, good):
-    SentenceEncoder(good["usual"]).save(tmp_path / "saved", create_model_card=False)
-    for folder in (tmp_path / "saved", good["usual"]):
-        assert {x.relative_to(folder).as_posix() for x in folder.rglob("*") if x.is_file()} == set(FILES)
 
 
 @pytest.mark.filterwarnings("ignore:.*no modules.json")

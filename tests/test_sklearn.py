@@ -10,9 +10,6 @@ from tiny import TEXTS, tiny_dense, write_model
 from minisbert import SentenceEncoder
 from minisbert.model.pooling import Normalize, Pooling
 
-# One word tells the classes apart, and a limit of 4 tokens ([CLS] the cat [SEP]) cuts it off.
-LABELLED = [f"the cat sat on the {word}" for word in ("soup", "dog") for _ in range(6)]
-LABELS = ["food"] * 6 + ["pet"] * 6
 SECRET = "hf_tOkEnThAtNoBoDyMaYsEe"
 QUIET = {"overflow": "truncate"}
 
@@ -36,10 +33,6 @@ def make(sklearn, folder):
     return lambda model=folder, **settings: TextEncoder(model, **{"encode_kwargs": QUIET, **settings})
 
 
-def repickled(thing):
-    return pickle.loads(pickle.dumps(thing))  # noqa: S301 (our own bytes)
-
-
 def test_any_column_of_texts_gives_what_encode_gives_bit_for_bit(make, folder):
     pandas = pytest.importorskip("pandas")
     expected = SentenceEncoder(folder).encode(TEXTS, **QUIET)
@@ -51,18 +44,16 @@ def test_any_column_of_texts_gives_what_encode_gives_bit_for_bit(make, folder):
 def test_what_is_no_column_and_what_is_missing_is_refused(make):
     pandas = pytest.importorskip("pandas")
     for column, message in (
-        ("soup", r"X: expected an iterable of texts, got a single text 'soup'; .*\[text\]"),
-        (np.array([TEXTS]).T, r"X: expected an iterable .* ndarray of shape .*; pass one column"),
-        ({"text": TEXTS}, "X: expected an iterable .* got dict"),
+        ("soup", r"X: .* got a single text 'soup'"),
+        (np.array([TEXTS]).T, r"X: .* ndarray of shape .*; pass one column"),
     ):
         for method in ("fit", "transform", "fit_transform"):
             with pytest.raises(ValueError, match=message):
                 getattr(make(), method)(column)
-    for missing in (None, float("nan"), 7, b"soup", ["soup"]):
-        with pytest.raises(ValueError, match=r"transform: X\[2\]: expected a text"):
-            make().transform(["soup", "dog", missing])
-        with pytest.raises(ValueError, match=r"transform: X\[1\], labelled 70: expected a text "):
-            make().transform(pandas.Series(["soup", missing], [60, 70], dtype=object))
+    with pytest.raises(ValueError, match=r"transform: X\[2\]: expected a text"):
+        make().transform(["soup", "dog", None])
+    with pytest.raises(ValueError, match=r"transform: X\[1\], labelled 70: expected a text "):
+        make().transform(pandas.Series(["soup", None], [60, 70], dtype=object))
 
 
 def test_nothing_is_loaded_before_it_is_needed_nor_again_for_a_clone(sklearn, make, other_folder, monkeypatch):
@@ -93,19 +84,8 @@ def test_clones_share_an_encoder_and_no_setting(sklearn, make, folder):
     assert isinstance(original.transform(TEXTS), np.ndarray)
 
 
-def test_frames_a_union_of_views_and_one_column_of_a_table(make, folder, other_folder):
+def test_pandas_names_the_columns_and_keeps_the_index(make):
     pandas = pytest.importorskip("pandas")
-    from sklearn.compose import ColumnTransformer
-    from sklearn.pipeline import FeatureUnion
-
-    union = FeatureUnion([("a", make()), ("b", make(other_folder))]).fit(TEXTS)
-    assert union.transform(TEXTS).shape == (8, 20)
-    assert union.get_feature_names_out()[-1] == "b__textencoder11"
-    table = np.array([LABELLED, LABELS], object).T
-    by_number = ColumnTransformer([("text", make(), 0)]).fit_transform(table)
-    np.testing.assert_array_equal(by_number, SentenceEncoder(folder).encode(LABELLED))
-    with pytest.raises(ValueError, match=r"got ndarray of shape \(12, 1\); pass one column"):
-        ColumnTransformer([("text", make(), [0])]).fit(table)
     column = pandas.Series(TEXTS, index=range(50, 58))
     found = make(encode_kwargs={"truncate_dim": 3, **QUIET}).set_output(transform="pandas").fit_transform(column)
     assert list(found.columns) == ["textencoder0", "textencoder1", "textencoder2"]
@@ -129,7 +109,7 @@ def test_scikit_learn_takes_it_for_one_of_its_own(sklearn, make):
 
 def test_copies_and_pickles_give_the_same_bits(folder):
     encoder = SentenceEncoder(folder, max_seq_length=7, token=SECRET)
-    for copied in (copy.copy, copy.deepcopy, repickled):
+    for copied in (copy.copy, copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))):  # noqa: S301
         other = copied(encoder)
         np.testing.assert_array_equal(other.encode(TEXTS, **QUIET), encoder.encode(TEXTS, **QUIET))
         assert other.fingerprint() == encoder.fingerprint()

@@ -50,8 +50,11 @@ def test_texts_are_laid_end_to_end(encoder):
     assert tokens.token_ids.tolist() == [CLS, the, cat, SEP, CLS, SEP, CLS, soup, SEP]
     assert tokens.lengths.tolist() == [4, 2, 3] and tokens.lost.tolist() == [0, 0, 0]
     assert [ids.tolist() for ids in tokens.split()] == [[CLS, the, cat, SEP], [CLS, SEP], [CLS, soup, SEP]]
-    assert (tokens.token_ids.dtype, tokens.lengths.dtype, tokens.lost.dtype) == (np.int64, np.intp, np.intp)
     assert encoder.tokenize("the cat").lengths.tolist() == [4]  # a string is one text
+    many = [f"{TEXTS[i % len(TEXTS)]} {i}" for i in range(2003)]  # the library gets 1,000 at a time
+    together = encoder.tokenize(many, overflow="truncate").split()
+    for i in (999, 1000, 1999, 2000, 2002):
+        np.testing.assert_array_equal(together[i], encoder.tokenize(many[i], overflow="truncate").token_ids)
     nothing = encoder.tokenize(iter([]))
     assert nothing.token_ids.shape == nothing.lengths.shape == (0,) and nothing.split() == []
 
@@ -88,14 +91,6 @@ def test_everything_computes_where_intp_has_32_bits(tmp_path, narrow_platform):
     )
 
 
-def test_more_texts_than_the_library_gets_at_a_time(encoder):
-    texts = [TEXTS[i % len(TEXTS)] + f" {i}" for i in range(2003)]
-    together = encoder.tokenize(texts, overflow="truncate").split()
-    assert len(together) == 2003
-    for i in (0, 999, 1000, 1001, 1999, 2000, 2002):
-        np.testing.assert_array_equal(together[i], encoder.tokenize(texts[i], overflow="truncate").token_ids)
-
-
 # --- which limit counts ---------------------------------------------------------------------------------------
 
 SAYS = [  # sentence_bert_config, tokenizer_config, positions -> the limit
@@ -129,14 +124,10 @@ def test_around_every_limit(long_encoder, limit, beyond):
     assert tokens.token_ids.tolist() == [CLS, *[VOCABULARY[letter] for letter in text.split()][: limit - 2], SEP]
 
 
-# --- what is said about it ------------------------------------------------------------------------------------
-
-
-def test_the_prompt_counts(tmp_path):
-    made = SentenceEncoder(write_model(tmp_path, sentence_settings={"prompts": {"query": "the cat "}}))
-    made.encode(letters(12), prompt_name="query", overflow="error")
+def test_the_prompt_counts(encoder):
+    encoder.encode(letters(12), prompt="the cat ", overflow="error")
     with pytest.raises(ValueError, match="text 0 lost 1 of 17"):
-        made.encode(letters(13), prompt_name="query", overflow="error")
+        encoder.encode(letters(13), prompt="the cat ", overflow="error")
 
 
 # --- odd text -------------------------------------------------------------------------------------------------
@@ -147,12 +138,10 @@ ODD = [
     ("[CLS][SEP][PAD]", ["[CLS]", "[SEP]", "[PAD]"]),
     ("the[SEP]cat", ["the", "[SEP]", "cat"]),
     ("[sep]", ["[UNK]", "s", "##e", "##p", "[UNK]"]),  # only letter for letter
-    ("unable cats", ["un", "##able", "cat", "##s"]),
     ("a" * 100, ["a", *["##a"] * 99]),
     ("a" * 101, ["[UNK]"]),  # as the library has it: longer words are not looked at
     ("\u4f60\u597d", ["[UNK]", "[UNK]"]),
     ("\u00c9T\u00c9", ["e", "##t", "##e"]),
-    ("cat.cat,cat", ["cat", ".", "cat", ",", "cat"]),
     ("\U0010ffff a", ["[UNK]", "a"]),
 ]
 
@@ -172,9 +161,6 @@ def test_what_is_no_text_is_refused_by_its_place_and_the_advice_works(encoder):
             encoder.encode(["soup"] * before + [text])
     clean = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     assert encoder.trace(clean).pieces == ("[CLS]", "cat", "[UNK]", "[SEP]")
-    for thing in (None, 3, b"soup", float("nan"), ["soup"]):
-        with pytest.raises(ValueError, match=r"sentences\[1\]"):
-            encoder.tokenize(["soup", thing])
 
 
 # --- other tokenizers -----------------------------------------------------------------------------------------
@@ -193,15 +179,6 @@ def test_the_special_tokens_are_the_tokenizer_s_own(tmp_path):
     assert made.trace(letters(20), overflow="truncate").pieces[-3:] == ("[SEP]", "[SEP]", "[PAD]")
     with pytest.raises(ValueError, match="from 6"):
         made.max_seq_length = 5
-
-
-def test_the_older_kind_of_post_processor_and_added_tokens(tmp_path):
-    library = tiny_tokenizer()
-    library.post_processor = tokenizers.processors.BertProcessing(("[SEP]", SEP), ("[CLS]", CLS))
-    library.add_tokens(["xylophone"])
-    config = replace(TINY, vocab_size=TINY.vocab_size + 1)
-    made = SentenceEncoder(write_model(tmp_path, config=config, tokenizer=library))
-    assert made.tokenize("soup xylophone").token_ids.tolist() == [CLS, VOCABULARY["soup"], TINY.vocab_size, SEP]
 
 
 def test_the_real_model_stops_at_256_although_its_files_say_128_256_and_512(weights_folder):
