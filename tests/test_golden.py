@@ -181,12 +181,9 @@ def differences(old, new, at="", **bound):
             yield f"{at}: {old!r} became {new!r}"
     elif type(old) is not type(new) or (isinstance(old, list) and len(old) != len(new)):
         yield f"{at}: {old!r} became {new!r}"
-    elif isinstance(old, dict):
-        for key in sorted(old.keys() | new.keys()):
-            if key not in old or key not in new:
-                yield f"{at}.{key}: {'gone' if key in old else 'new'}"
-            else:
-                yield from differences(old[key], new[key], f"{at}.{key}", **bound)
+    elif isinstance(old, dict) and old.keys() == new.keys():
+        for key in old:
+            yield from differences(old[key], new[key], f"{at}.{key}", **bound)
     elif isinstance(old, list):
         for i, (one, other) in enumerate(zip(old, new, strict=True)):
             yield from differences(one, other, f"{at}[{i}]", **bound)
@@ -244,13 +241,10 @@ def test_an_old_checkpoint_is_read():
     params = named_parameters(SentenceEncoder(GOLDEN / "model").model)
     state = read_checkpoint(file, identity)
     assert (state.progress.step, state.optimizer.step) == (2, 2) and not state.best
-    moved = [float(np.abs(state.params[name] - params[name]).max()) for name in params]
-    assert 5e-4 < max(moved) < 3e-3  # two steps of 1e-3 at most
-    assert all(state.optimizer.v[name].min() >= 0 for name in params)
-    assert (
-        state.optimizer.seen["embeddings.word_embeddings.weight"].sum()
-        == state.optimizer.m["embeddings.word_embeddings.weight"].any(axis=1).sum()
-    )
+    moved = max(float(np.abs(state.params[name] - params[name]).max()) for name in params)
+    assert 5e-4 < moved < 3e-3  # two steps of 1e-3 at most
+    words = "embeddings.word_embeddings.weight"
+    assert state.optimizer.seen[words].sum() == state.optimizer.m[words].any(axis=1).sum()
 
 
 # ----------------------------------------------------------------------------------------------------- the numbers
