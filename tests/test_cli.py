@@ -305,6 +305,12 @@ REFUSED = [  # a command line, its exit code, and the option or file that the re
 ]
 
 
+FOUND_BY_VECTORS = """similarity --overlap 3 a b
+cluster texts.txt --k 6
+route evaluate routes.yaml unlike.csv --none-label -
+route fit one.yaml queries.tsv"""  # all others before anything is embedded
+
+
 def content():
     return {file: file.is_file() and file.read_bytes() for file in Path().rglob("*")}
 
@@ -337,7 +343,10 @@ def test_what_is_refused_changes_no_file(verb, request, monkeypatch):
     before = content()
     for line, code, named in REFUSED:
         if line.split()[0] == verb:
-            said = refused(*shlex.split(line), code=code)
+            with monkeypatch.context() as patch:
+                if line not in FOUND_BY_VECTORS:
+                    patch.setattr(SentenceEncoder, "encode", None)
+                said = refused(*shlex.split(line), code=code)
             assert named in " ".join(said.split()), line
             assert content() == before, line
 
