@@ -213,7 +213,7 @@ def test_what_does_not_belong_together_is_refused(change, options, words, monkey
     refuses("--resume", *options, words=words)
 
 
-def test_a_part_that_is_missing_is_missed_even_if_all_texts_are_the_same(monkeypatch):
+def test_a_missing_part_is_missed_even_if_all_texts_are_the_same(monkeypatch):
     Path("t.txt").write_text("the cat\n" * 18)
     interrupt(monkeypatch, "v.npy", 2)
     (PARTS / "000000000000000.npz").unlink()

@@ -10,7 +10,6 @@ diff. Texts and structure are compared exactly, floats within a bound: other pro
 
 import gzip
 import json
-import math
 import os
 import re
 import shlex
@@ -177,7 +176,7 @@ def outputs_of(verb):
 def differences(old, new, at="", **bound):
     """Say where two outputs differ."""
     if isinstance(old, float) and isinstance(new, float):
-        if not (np.isclose(new, old, **bound) or (math.isnan(old) and math.isnan(new))):
+        if not np.isclose(new, old, equal_nan=True, **bound):
             yield f"{at}: {old!r} became {new!r}"
     elif type(old) is not type(new) or (isinstance(old, list) and len(old) != len(new)):
         yield f"{at}: {old!r} became {new!r}"
