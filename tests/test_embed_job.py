@@ -114,7 +114,7 @@ def test_blocks_threads_and_overflow_may_change_and_texts_be_added(monkeypatch):
 # ------------------------------------------------------------------------------------------------ the formats
 
 
-@pytest.mark.parametrize(("dtype", "count"), [("float64", 18), ("float32", 0)])
+@pytest.mark.parametrize(("dtype", "count"), [("float32", 18), ("float64", 18), ("float32", 0)])
 def test_every_format_has_the_same_vectors(dtype, count, model):
     parquet = pytest.importorskip("pyarrow.parquet")
     Path("t.txt").write_text("\n".join(TEXTS[:count]))

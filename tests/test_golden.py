@@ -102,7 +102,7 @@ VERBS = {
 
 
 def write_inputs():
-    """What the commands read, in the folder that one stands in; the samples lie beside it."""
+    """What the commands read, in the folder that one stands in."""
     Path("texts.txt").write_text("i love soup\nthe cat sat on the mat\na dog ran\nsoup, soup!\nthe mat\n")
     Path("notes.txt").write_text("i love soup\nthe cat sat on the mat\nthe dog ran\n")
     Path("notes.csv").write_text("text,lang,year\nthe cat sat,en,2021\nthe dog ran on the mat,fr,2019\na cat,en,2018\n")
@@ -139,8 +139,11 @@ def write(name, *lines):
     Path(name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def lay_out_samples():
-    """Copy model and samples to where one stands; the database is unpacked."""
+def set_up(setenv):
+    """Write inputs, model and samples to where one stands, the model as the default; the database is unpacked."""
+    setenv("MINISBERT_MODEL", "model")
+    setenv("COLUMNS", "100")
+    write_inputs()
     shutil.copytree(GOLDEN / "model", "model")
     shutil.copytree(SAMPLES, ".", dirs_exist_ok=True)
     if Path("notes.duckdb.gz").exists():  # not yet, while the samples are made
@@ -190,22 +193,10 @@ def differences(old, new, at="", **bound):
         yield f"{at}: {old!r} became {new!r}"
 
 
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    """A folder with inputs and samples, and the recorded model as the default."""
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_prints_what_it_printed(name, tmp_path, request, monkeypatch):
     monkeypatch.chdir(tmp_path)
     set_up(monkeypatch.setenv)
-
-
-def set_up(setenv):
-    setenv("MINISBERT_MODEL", "model")
-    setenv("COLUMNS", "100")
-    write_inputs()
-    lay_out_samples()
-
-
-@pytest.mark.parametrize("name", VERBS)
-def test_every_verb_prints_what_it_printed(name, workplace, request, monkeypatch):
     for fixture in VERBS[name].needs.split():
         needed = request.getfixturevalue(fixture)
         if fixture == "weights_folder":
