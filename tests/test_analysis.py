@@ -142,6 +142,7 @@ DAMAGE = [  # what a folder of a kind says otherwise, or not at all, and what th
     ("classifier", {"temperature": 0}, {}, "temperature"),
     ("classifier", {"threshold": {**STRICT, "label": "z"}}, {}, "threshold"),
     ("classifier", {"threshold": {**STRICT, "probability": 1.5}}, {}, "threshold"),
+    ("classifier", {"unescape": "no"}, {}, "unescape"),
     ("classifier", {"origin": "tiny"}, {}, "origin"),
     ("classifier", {"version": 3}, {}, "got 3; train it again"),
     ("classifier", {"version": ...}, {}, "got 1; train it again"),  # its probabilities were far too low
@@ -151,8 +152,10 @@ DAMAGE = [  # what a folder of a kind says otherwise, or not at all, and what th
     ("entities", {"tags": ["B-x", "O"]}, {}, "weight, bias"),
     ("entities", {"tags": [*INSIDE, "B-x"]}, {}, "tags"),
     ("entities", {"tags": [*INSIDE, "S-x"]}, {}, "got 'S-x'"),
+    ("entities", {"layers": [None]}, {}, "layer cannot"),  # which would be the middle one
     ("entities", {"offset": "1"}, {}, "offset"),
     ("entities", {"origin": {"model": "m"}}, {}, "origin"),
+    ("entities", {"training": 5}, {}, "training"),
     ("entities", {}, {"weight": np.zeros((5, 12), np.float32)}, "weight"),
     ("entities", {"pooling": "first"}, {}, "no longer supported"),  # what older versions could write
     ("entities", {"layers": [1, 2]}, {}, "no longer supported"),

@@ -236,6 +236,7 @@ def test_equal_scores_go_to_the_first_route():
 def test_what_a_router_refuses():
     lone = plane({"x": ["0"]})
     for call, match in (
+        (lambda: lone.route(["0", "180"]), "for several queries use route_all"),
         (lambda: lone.route_all("0"), "queries: expected an iterable"),
         (lambda: Router(Toy(), ROUTES, similarity_fn_name="angular"), "similarity_fn_name must be"),
         (lambda: Router(Broken(), ROUTES, similarity_fn_name="dot"), "NaN"),

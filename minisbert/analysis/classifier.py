@@ -133,6 +133,7 @@ class TextClassifier:
             "classes": len(set(names)) == len(names) > 1 and all(isinstance(name, str) for name in names),
             "temperature": 0 < temperature < math.inf,
             "threshold": strict is None or (strict.label in names and 0 <= strict.probability <= 1),
+            "unescape": isinstance(self.unescape, bool),
         }
         check_parts("TextClassifier", fits)
 

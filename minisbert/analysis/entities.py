@@ -234,8 +234,10 @@ class EntityTagger:
             "tags": len(set(probe.tags)) == size >= 2,
             "weight": probe.weight.dtype == np.float64 and probe.weight.ndim == 2 and len(probe.weight) == size,
             "bias": probe.bias.dtype == np.float64 and probe.bias.shape == (size,),
+            "layer": type(self.layer) is int,
             "offset": isinstance(self.offset, float),
             "origin": isinstance(self.origin, Origin),
+            "training": isinstance(self.training, Mapping),
         }
         check_parts("EntityTagger", fits)
 

@@ -64,7 +64,7 @@ class Batch:
 
     @property
     def positions(self) -> Array:
-        """(B, T) each token's place in its own text; 0 in padding."""
+        """(B, T) each token's place in its own text; of padding, that in the row."""
         positions = np.arange(self.ids.shape[1]) + 0 * self.ids
         for row, columns in self.places:
             positions[row, columns] -= columns.start

@@ -143,6 +143,8 @@ class Router:
 
     def route(self, query: str) -> RouteChoice:
         """Find the route of a query; a text without any word belongs to none."""
+        if not isinstance(query, str):
+            raise ValueError(f"route: expected a string, got {type(query).__name__}; for several queries use route_all")
         return self.route_all([query])[0]
 
     def route_all(self, queries: Iterable[str]) -> list[RouteChoice]:
