@@ -1,6 +1,5 @@
 """Calibration: percentiles against their definition, monotone, there and back, sampled fairly, saved and refused."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from running import refused, run, stand_in
+from running import refused, stand_in
 from tiny import write_model
 
 from minisbert import SentenceEncoder, hub
@@ -168,30 +167,6 @@ def test_damaged_files_are_named():
 
 
 # ------------------------------------------------------------------------------------------- the command line
-
-
-def test_calibrate_and_read_a_similarity(encoder):
-    texts = sentences(60)
-    Path("t.txt").write_text("\n".join(texts))
-    done = run("calibrate", "-i", "t.txt", "-o", "c.json", "--pairs", 1500, "--seed", 7)
-    assert done.stderr == "wrote c.json\n"
-    calibration = load_calibration(Path("c.json"))
-    for key, value in vars(fit(encoder, texts, pairs=1500, seed=7)).items():
-        np.testing.assert_array_equal(getattr(calibration, key), value)
-    assert done.stdout.startswith("cosine of 1,500 random pairs of 60 different texts; tiny-model, seed 7\n")
-    rows = [line.split() for line in done.stdout.splitlines() if line[:1].isdigit() and len(line.split()) == 4]
-    for percent, _, score, error in rows:
-        assert score == f"{calibration.score_at(float(percent)):.4f}"
-        assert error == f"{calibration.standard_error(float(percent)):.2g}"
-
-    pair = [texts[0], texts[1]]
-    (score,) = SIMILARITIES["cosine"].pairwise(*encoder.encode(pair)[:, None])
-    percentile = float(calibration.percentile(score))
-    shown = run("similarity", "--calibration", "c.json", *pair).stdout
-    assert shown.splitlines()[-2].split()[-2:] == [calibration.write(100), calibration.write(percentile)]
-    got = json.loads(run("similarity", "--calibration", "c.json", "--json", *pair).stdout)
-    assert got["percentiles"][0][1] == pytest.approx(percentile, abs=1e-3)
-    assert got["calibration"] == {"pairs": 1500, "texts": 60, "seed": 7, "resolution": calibration.resolution}
 
 
 def test_what_03_means_in_stsb(weights_folder, data_folder):

@@ -1,13 +1,11 @@
 """Clusters: found where they are, as scikit-learn finds and scores them, named by words and texts."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
 from minisbert.analysis import cluster, clusters, name_clusters
-from minisbert.analysis.clusters import ClusterName, Groups, agreement, class_tf_idf, find_words, unit_rows
+from minisbert.analysis.clusters import ClusterName, agreement, class_tf_idf, find_words, unit_rows
 
 
 def clouds(sizes=(30, 20, 10), width=8, spread=0.3):
@@ -109,21 +107,6 @@ def test_agreement_by_hand(sklearn):
     assert abs(chance.adjusted_mutual_info) < 0.01 < chance.v_measure  # many groups raise V even by chance
 
 
-def test_eight_intents_of_banking77_are_found_and_named(sklearn, weights_folder, data_folder):
-    """The first eight labels, every second text."""
-    from minisbert import SentenceEncoder
-
-    lines = (data_folder / "banking77" / "banking77_test.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    rows = [line.split("\t") for line in lines]
-    kept = sorted({label for label, _ in rows})[:8]
-    labels, texts = zip(*[row for row in rows if row[0] in kept][::2], strict=True)
-    vectors = SentenceEncoder(weights_folder).encode(list(texts))
-    found = cluster(vectors, k=8)
-    assert agreement(labels, found.ids).v_measure > 0.8 and found.silhouette > 0.2
-    words = {word for name in name_clusters(texts, vectors, found.ids) for word in name.words}
-    assert {"age", "refund"} <= words
-
-
 # ----------------------------------------------------------------------------------------------------- names
 
 
@@ -162,11 +145,3 @@ def test_names_leave_out_stop_words_plurals_and_what_all_have(sklearn):
 def test_typical_texts_are_nearest_the_centroid_and_different(sklearn):
     vectors, texts = [[1, 0.5], [1, 0.1], [1, 0.1], [1, -0.4], [0, 1]], ["far", "near", " near ", "other", "alone"]
     assert [name.typical for name in name_clusters(texts, vectors, [0, 0, 0, 0, 1])] == [(1, 0, 3), (4,)]
-
-
-def test_groups_of_labels_are_in_the_order_of_their_sizes():
-    labels = list("cabbacb")
-    groups = Groups.of_labels(labels)
-    assert [groups.names[i] for i in groups.ids] == labels
-    counts = Counter(labels)
-    assert groups.names == ["b", "a", "c"] and groups.sizes.tolist() == [counts[name] for name in groups.names]

@@ -1,6 +1,5 @@
 """``minisbert evaluate``: the table, the JSON file, known sets, layers, and what is refused."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -10,9 +9,8 @@ import pytest
 from running import refused, run, stand_in, told
 from tiny import tiny_tokenizer, write_model
 
-from minisbert import SentenceEncoder, hub
+from minisbert import hub
 from minisbert.evaluation.published import BENCHMARKS
-from minisbert.evaluation.sts import SIMILARITIES, evaluate_sts, read_sts
 
 TSV = "score\tsentence1\tsentence2\n4.5\tthe cat sat\ti love soup\n1\tthe dog\tthe cat sat\n3\tthe mat\tthe dog\n"
 
@@ -26,20 +24,6 @@ def model(tmp_path_factory):
 def in_its_own_folder(tmp_path, monkeypatch, model):
     stand_in(tmp_path, monkeypatch, model)
     Path("pairs.tsv").write_text(TSV)
-
-
-def test_the_table_and_the_json_are_what_the_function_says(model):
-    result = run("evaluate", "sts", "pairs.tsv", "pairs.tsv", "-o", "result.json")
-    head, row = (line.split() for line in result.stdout.splitlines()[2:4])
-    assert head == ["set", "pairs", *SIMILARITIES, "r", "cosine"] and result.stderr == "wrote result.json\n"
-    found = evaluate_sts(SentenceEncoder(model), read_sts("pairs.tsv"))
-    expected = [*found.spearman.values(), found.pearson["cosine"]]
-    assert row == ["pairs.tsv", "3", *(f"{value:.3f}" for value in expected)]
-    assert "protocol: one correlation over all pairs" in result.stdout
-    assert "published" not in result.stdout and "quoted" not in result.stdout
-    printed, written = told("evaluate", "sts", "pairs.tsv"), json.loads(Path("result.json").read_text())
-    assert written["sets"] == 2 * printed["sets"] and printed["sets"][0]["published"] is None
-    assert printed["sets"][0]["spearman"] == pytest.approx(found.spearman)
 
 
 def known_set(name, pairs):

@@ -122,18 +122,3 @@ def test_what_is_cut_is_reported_as_encode_does(encoder, at_home):
 
 
 # ------------------------------------------------------------------------------------------- the command line
-
-
-def test_the_table_adds_up(encoders, at_home, monkeypatch):
-    found = explain(encoders["float32"], A, B, by_word=True)
-    _, _, head, *rest = run("explain", A, B).stdout.splitlines()
-    assert head.split() == [*found.pieces_b, "sum"]
-    rows = [line.split() for line in rest[: len(found.pieces_a) + 1]]
-    assert [row[0] for row in rows] == [*found.pieces_a, "sum"]
-    cells = np.array([[float(cell) for cell in row[1:]] for row in rows])
-    with_sums = np.vstack([found.contributions, found.contributions.sum(axis=0)])
-    with_sums = np.column_stack([with_sums, with_sums.sum(axis=1)])
-    np.testing.assert_allclose(cells, 100 * with_sums, atol=0.0051)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)  # a picture needs it, before any work
-    assert "matplotlib" in refused("explain", A, B, "-o", "heat.png", "--model", "./no-such-folder")
-    refused("explain", A, code=2)
