@@ -10,7 +10,7 @@ from minisbert.analysis import calibration, fit, maps, name_clusters, project, w
 from minisbert.analysis.classifier import Calibration, TextClassifier, cross_validate, fit_classifier, load_classifier
 from minisbert.analysis.clusters import Groups, agreement, cluster
 from minisbert.analysis.entities import EntityTagger, TagProbe, load_tagger
-from minisbert.analysis.tagging import Span, TaggedSentences, span_probabilities, viterbi
+from minisbert.analysis.tagging import Span, TaggedSentences, span_counts, span_probabilities, viterbi
 from minisbert.evaluation.classification import LabelledTexts
 from minisbert.evaluation.measures import bootstrap_mean, paired_difference
 from minisbert.evaluation.retrieval import RetrievalSet, ndcg, recall
@@ -56,6 +56,9 @@ PLAIN = {  # what the message says
     "fit: expected at least two different texts, got 1": lambda: fit(None, ["a", "a"]),
     "similarity_fn_name": lambda: calibration.fit_vectors(np.eye(3), similarity_fn_name="angular"),
     "score_at: 3 pairs resolve": lambda: calibration.fit_vectors(np.eye(3) + np.tri(3)).score_at([50, 99]),
+    "percentile: .*inf": lambda: calibration.fit_vectors(np.eye(3)).percentile([0.5, np.inf]),
+    "span_counts: .*same file": lambda: span_counts([["O"]], [["O", "O"]]),
+    "set: .*2 sentences and 1 rows": lambda: TaggedSentences("set", [["a"], ["b"]], [["O"]]),
     "finite scores .*NaN": lambda: viterbi(np.array([[np.nan, 0.0]]), ["B-x", "O"]),
     "no sequence is valid": lambda: viterbi(np.array([[0.0]]), ["I-x"]),
     "expected spans in 2 words": lambda: span_probabilities(HALVES, ["B-x", "O"], [Span(0, 3, "x")]),
@@ -66,6 +69,7 @@ LEARNT = {  # with scikit-learn
     "'b': no text of them is left": lambda: learn("aaaaab"),
     "'b': no text of them": lambda: learn("aaaabb", groups=np.array([0, 1, 2, 3, 4, 4])),
     "at least two different texts": lambda: learn("ab", groups=np.zeros(2, int)),
+    "must be given together": lambda: learn("aaabbb", threshold_for="a"),
     "class_weight .*'a': 0": lambda: learn("aaabbb", class_weight={"a": 0.0}),
     r"fit_classifier: vectors: .*\(6, D\)": lambda: fit_classifier(np.eye(5), list("aaabbb")),
     "positive strengths": lambda: cross_validate(np.eye(2), np.arange(2), np.arange(2), np.ones(2), [1.0, -1.0]),
