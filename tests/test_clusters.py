@@ -53,12 +53,10 @@ def test_as_scikit_learn_on_unit_rows_whatever_the_threads(sklearn):
 
     vectors, _ = clouds((70, 70, 70), spread=1.5)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    tree = AgglomerativeClustering(7, metric="cosine", linkage="average")
     for settings, theirs in (
         ({"k": 7}, KMeans(7, n_init=10, random_state=0).fit_predict(unit)),
-        (
-            {"k": 7, "method": "agglomerative"},
-            AgglomerativeClustering(7, metric="cosine", linkage="average").fit_predict(unit),
-        ),
+        ({"k": 7, "method": "agglomerative"}, tree.fit_predict(unit)),
     ):
         found = []
         for threads in (1, 2):

@@ -52,13 +52,11 @@ def test_published_figures_stand_beside_ours_for_their_own_model_and_pairs_only(
 
 
 def test_columns_and_scale_are_obeyed():
-    Path("plain.csv").write_text("the cat sat,i love soup,4\nthe dog,the cat sat,1\nthe mat,the dog,3\n")
-    run("evaluate", "sts", "plain.csv", "--columns", "3,1,2", "--no-header", "--scale", "0,5")
-    known_set("BIOSSES", 2)
-    with Path("BIOSSES", "biosses.tsv").open("a") as file:
-        file.write("4.5\ta\tb\n")
-    assert "line 4: the score 4.5" in refused("evaluate", "sts", "BIOSSES")  # its own scale is from 0 to 4
-    run("evaluate", "sts", "BIOSSES", "--scale", "0,5")
+    Path("BIOSSES").mkdir()
+    Path("BIOSSES", "biosses.tsv").write_text("the cat,i love soup,4.5\nthe dog,the cat,1\n".replace(",", "\t"))
+    command = ["evaluate", "sts", "BIOSSES", "--columns", "3,1,2", "--no-header"]
+    assert "line 1: the score 4.5" in refused(*command)  # its own scale is from 0 to 4
+    run(*command, "--scale", "0,5")
 
 
 @pytest.mark.parametrize(
