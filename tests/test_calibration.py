@@ -81,15 +81,6 @@ def test_percentiles_are_monotone_come_back_and_are_written_to_the_digit_that_is
             assert 0 <= float(written.lstrip("<>")) <= calibration.resolution + 1e-9 and written not in (">0", "<0")
 
 
-def test_what_cannot_be_told_apart_is_written_so():
-    calibration = fit_vectors(random_vectors(142))  # 10,011 pairs
-    assert calibration.resolution == pytest.approx(99.99, abs=1e-3)
-    assert calibration.write(float(calibration.percentile(2.0))) == ">99.990"
-    assert calibration.write(float(calibration.percentile(-2.0))) == "<0.010"
-    assert calibration.write(50.04) == "50.0" and calibration.write(99.5123) == "99.51"
-    assert fit_vectors(np.eye(2)).write(50.0) == ">0"  # one pair tells nothing
-
-
 # ---------------------------------------------------------------------------------------------------- sampling
 
 

@@ -94,7 +94,7 @@ def test_the_temperature_finds_how_far_scores_are_off_and_takes_weights_out(skle
         assert loss(near.apply(scores), y) > loss(found.apply(scores), y)
 
 
-@pytest.mark.parametrize(("classes", "size", "weights"), [(150, 3, 1.0), (3, 50, [1.0, 5.0, 30.0])])
+@pytest.mark.parametrize(("classes", "size", "weights"), [(2, 5, 1.0), (150, 3, 1.0), (3, 50, [1.0, 5.0, 30.0])])
 def test_scores_that_are_always_right_become_as_sure_as_their_number_allows(sklearn, classes, size, weights):
     """After M right answers of M the next one is right with (M + 1) / (M + 2): neither 0.21 nor certainty."""
     y = np.tile(np.arange(classes), size)

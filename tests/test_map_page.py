@@ -124,8 +124,7 @@ def place_of(page, row):
 
 def drawn(page):
     """The canvas once all that was asked for is drawn."""
-    frames = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
-    page.evaluate(frames)
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     return page.evaluate("document.getElementById('map').toDataURL()")
 
 

@@ -124,7 +124,6 @@ def test_a_folder_is_read(tiny_set, tmp_path):
     assert tiny_set.documents[2:] == ("the dog the dog ran", "")  # an empty document stays
     assert tiny_set.query_ids == ("q1", "q3") and tiny_set.queries == ("the dog ran", "soup")
     assert tiny_set.qrels == {"q1": {"d3": 1, "d4": 0}, "q3": {"d1": 2, "d2": 1}}
-    assert (tiny_set.queries_left_out, tiny_set.judgements) == (1, 4)
     assert read_retrieval(tmp_path / "tiny-set", with_title=False).documents[0] == "i love soup"
 
 

@@ -45,12 +45,11 @@ def content_of(pairs):
 
 
 def test_correlations_by_hand():
-    assert rank([1, 0, 1, 7, 0, 1]).tolist() == [4, 1.5, 4, 6, 1.5, 4] and rank([-0.0, 0.0]).tolist() == [1.5, 1.5]
     # centred: (-1.5, -.5, .5, 1.5) and (-1.5, .5, -.5, 1.5); 4 / 5
     for factor in (1.0, 1e-300, 1e300):
         assert pearson([factor, 2 * factor, 3 * factor, 4 * factor], [1, 3, 2, 4]) == pytest.approx(0.8, abs=1e-14)
     # ranks (1.5, 1.5, 3) and (1, 2, 3): centred (-.5, -.5, 1) and (-1, 0, 1); 1.5 / sqrt(1.5 * 2)
-    assert spearman([7, 7, 8], [1, 2, 3]) == pytest.approx(1.5 / math.sqrt(3), abs=1e-15)
+    assert spearman([-0.0, 0.0, 8], [1, 2, 3]) == pytest.approx(1.5 / math.sqrt(3), abs=1e-15)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=30))
@@ -87,7 +86,7 @@ def test_sets_are_read(tmp_path):
 
 
 class Table:
-    """An encoder that looks vectors up, and counts."""
+    """An encoder that looks vectors up, and keeps what it was asked."""
 
     def __init__(self, vectors):
         self.vectors, self.asked = vectors, []
@@ -109,8 +108,6 @@ def test_every_similarity_by_hand():
     assert {name: round(value, 9) for name, value in found.spearman.items()} == expected
     cosines = [9 / math.sqrt(82), 20 / math.sqrt(1300), math.sqrt(0.5)]
     assert found.pearson["cosine"] == pytest.approx(100 * np.corrcoef(cosines, pairs.scores)[0, 1], abs=1e-9)
-    assert tuple(found.spearman) == tuple(found.pearson) == SIMILARITIES
-    assert (found.pairs, found.sentences) == (3, 4)
 
 
 def test_equal_sentences_are_ties():
