@@ -142,7 +142,6 @@ def test_files_are_read_and_bad_labels_are_named_with_the_line(tmp_path):
     for content, key in (
         ("label\ttext\n", "no rows"),
         ("label\ttext\nx\ta\n\ttea\n", "line 3: the label in column 'label'"),
-        ("gold\ttext\nx\ta\n", "no column for the label"),
     ):
         with pytest.raises(InputError, match=key):
             read_labelled(write("a.tsv", content, tmp_path))

@@ -147,7 +147,8 @@ def test_bad_files_are_named_with_line(tmp_path):
         ({"qrels": QRELS + "q1\td4\t1\n"}, "test.tsv, line 6"),
         ({"corpus": [*CORPUS, CORPUS[0]]}, "corpus.jsonl, line 5"),
         ({"queries": '{"_id": "q1", "text": "a"\n'}, "queries.jsonl, line 1"),
-        *(({"qrels": QRELS.replace("\t2", f"\t{grade}")}, "test.tsv, line 2") for grade in ("nan", "-1", "0.5")),
+        ({"qrels": QRELS.replace("\t2", "\t0.5")}, "test.tsv, line 2"),
+        ({"qrels": QRELS.replace("\t2", "\tnan")}, "test.tsv, line 2"),
     ):
         write_set(tmp_path, **choices)
         with pytest.raises(InputError, match=place):
