@@ -5,7 +5,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from minisbert.analysis import cluster, clusters, name_clusters
-from minisbert.analysis.clusters import ClusterName, agreement, find_words, unit_rows
+from minisbert.analysis.clusters import ClusterName, agreement, class_tf_idf, find_words, unit_rows
 
 
 def clouds(sizes=(30, 20, 10), width=8, spread=0.3):
@@ -104,6 +104,16 @@ def test_words_as_they_are_counted():
     assert find_words("It's SOUP, isn't it? I’m sure we'll eat_it") == ["it", "soup", "it", "sure", "eat", "it"]
     assert find_words("東京都へ 行く a好きb cafés") == ["東京", "京都", "都へ", "行く", "好き", "cafés"]
     assert find_words("👩‍🍳 !!! _ a 1") == [] == find_words("")
+
+
+def test_class_tf_idf_is_the_formula():
+    counts = np.random.default_rng(0).integers(0, 9, (4, 3))
+    counts[1] = counts[:, 2] = 0  # an empty cluster, an unused word
+    found, mean = class_tf_idf(counts), counts.sum() / 4
+    for row, own in zip(counts, found, strict=True):
+        for t, n in enumerate(row):
+            expected = n / row.sum() * np.log(1 + mean / counts[:, t].sum()) if n else 0
+            assert own[t] == pytest.approx(expected)
 
 
 TEXTS = ["the hot soup", "soup and the soups", "a cat", "cats and the dog", "the and", "soup dog"]
