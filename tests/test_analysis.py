@@ -6,14 +6,14 @@ import sys
 import numpy as np
 import pytest
 
-from minisbert.analysis import calibration, draw_map, fit, maps, name_clusters, project, write_map_page
+from minisbert.analysis import calibration, fit, maps, name_clusters, project, write_map_page
 from minisbert.analysis.classifier import Calibration, TextClassifier, cross_validate, fit_classifier, load_classifier
 from minisbert.analysis.clusters import Groups, agreement, cluster
 from minisbert.analysis.entities import EntityTagger, TagProbe, load_tagger
 from minisbert.analysis.tagging import Span, TaggedSentences, span_counts, span_probabilities, viterbi
 from minisbert.evaluation.classification import LabelledTexts
 from minisbert.evaluation.measures import bootstrap_mean, paired_difference
-from minisbert.evaluation.retrieval import RetrievalSet, ndcg, recall, reciprocal_rank
+from minisbert.evaluation.retrieval import RetrievalSet, ndcg, recall
 from minisbert.evaluation.sts import StsPairs, pearson, read_sts, spearman
 from minisbert.saved import Origin, SavedError, load_folder, save_folder
 
@@ -28,82 +28,58 @@ def judged(**changes):
     return RetrievalSet(**{"qrels": {"q": {"d": 1}}, **one, **changes})
 
 
-def mapped(write, points, texts, groups=None):
-    return write(io.BytesIO(), maps.Projection(np.zeros((points, 2)), "none", None, None, 5, 1), texts, groups)
+def mapped(texts, groups=None):
+    write_map_page(io.BytesIO(), maps.Projection(np.zeros((2, 2)), "none", None, None, 5, 1), texts, groups)
 
 
 TREE = {"method": "agglomerative"}
 HALVES = np.log(np.full((2, 2), 0.5))
-GROUP = Groups([0], ["a"])
 PLAIN = {  # what the message says
     "bootstrap_mean: expected at least one": lambda: bootstrap_mean([]),
-    r"bootstrap_mean: .*\(1, 1\)": lambda: bootstrap_mean([[1.0]]),
     "bootstrap_mean: .*1 NaN": lambda: bootstrap_mean([1.0, np.nan]),
     "paired_difference: .*same queries": lambda: paired_difference([1.0], [1.0, 2.0]),
     "pearson: .*same length": lambda: pearson([1, 2, 3], [1, 2]),
-    "pearson: .*at least 2": lambda: pearson([1], [1]),
     "spearman: .*x is constant": lambda: spearman([5, 5], [1, 2]),
-    "spearman: y must be .*NaN or infinity": lambda: spearman([1, 2, 3], [1, 2, np.inf]),
-    "pearson: x must be": lambda: pearson(["1", "2"], [1, 2]),
     "t: .*same length, got 2, 2 and 1": lambda: StsPairs("t", ["a", "b"], ["a"], np.array([1.0, 2.0])),
-    "t: the scores: .*NaN": lambda: StsPairs("t", ["a", "b"], ["a", "b"], np.array([1.0, np.nan])),
     "read_sts: no files": lambda: read_sts([]),
     "tiny: labels.0.: .*NoneType": lambda: LabelledTexts("tiny", ["soup", "tea"], [None, "b"]),
-    "tiny: labels: .*set": lambda: LabelledTexts("tiny", ["soup", "tea"], {"a", "b"}),
     "tiny: expected as many labels": lambda: LabelledTexts("tiny", ["soup", "tea"], ["a"]),
-    "ndcg: k must be": lambda: ndcg([[1]], [[1]], True),
     "ndcg: .*1 lists": lambda: ndcg([[1], [0]], [[1]], 3),
     "recall: .*write 0": lambda: recall([[1]], [[-1, 1]], 3),
     "ndcg: .*ranked twice": lambda: ndcg([[3]], [[1]], 3),
-    "reciprocal_rank: .*finite": lambda: reciprocal_rank([[np.inf]], 3),
     "different query ids .*got 1 for 2": lambda: judged(query_ids=("q", "q"), queries=("a", "b")),
     "for exactly the queries, .*'q'": lambda: judged(qrels={}),
     "document 'x' with grade 1": lambda: judged(qrels={"q": {"x": 1}}),
-    "grade -1": lambda: judged(qrels={"q": {"d": -1}}),
     "Groups: 1 names for 2 groups": lambda: Groups([1], ["a"]),
-    "draw_map: expected equally many .*2, 3, 3": lambda: mapped(draw_map, 2, list("abc")),
-    "write_map_page: texts: .*a single text": lambda: mapped(write_map_page, 2, "ab"),
-    "write_map_page: expected equally many .*2, 2, 1": lambda: mapped(write_map_page, 2, ["a", "b"], GROUP),
+    "write_map_page: texts: .*a single text": lambda: mapped("ab"),
+    "write_map_page: expected equally many .*2, 2, 1": lambda: mapped(["a", "b"], Groups([0], ["a"])),
     "fit: expected at least two different texts, got 1": lambda: fit(None, ["a", "a"]),
-    "fit: pairs must be": lambda: fit(None, ["a", "b"], pairs=0),
     "similarity_fn_name": lambda: calibration.fit_vectors(np.eye(3), similarity_fn_name="angular"),
-    r"fit: vectors: expected shape \(M, D\)": lambda: calibration.fit_vectors(np.ones(3)),
     "score_at: 3 pairs resolve": lambda: calibration.fit_vectors(np.eye(3) + np.tri(3)).score_at([50, 99]),
     "percentile: .*inf": lambda: calibration.fit_vectors(np.eye(3)).percentile([0.5, np.inf]),
+    "span_counts: .*same file": lambda: span_counts([["O"]], [["O", "O"]]),
+    "set: .*2 sentences and 1 rows": lambda: TaggedSentences("set", [["a"], ["b"]], [["O"]]),
     "finite scores .*NaN": lambda: viterbi(np.array([[np.nan, 0.0]]), ["B-x", "O"]),
     "no sequence is valid": lambda: viterbi(np.array([[0.0]]), ["I-x"]),
     "expected spans in 2 words": lambda: span_probabilities(HALVES, ["B-x", "O"], [Span(0, 3, "x")]),
-    "span_counts: .*same file": lambda: span_counts([["O"]], [["O", "O"]]),
     "set, sentence 1, word 1": lambda: TaggedSentences("set", [["a"], ["b"]], [["O"], []]),
-    "set: .*2 sentences and 1 rows": lambda: TaggedSentences("set", [["a"], ["b"]], [["O"]]),
 }
 LEARNT = {  # with scikit-learn
     "one class, 'a'": lambda: learn("aaaaaa"),
     "'b': no text of them is left": lambda: learn("aaaaab"),
     "'b': no text of them": lambda: learn("aaaabb", groups=np.array([0, 1, 2, 3, 4, 4])),
     "at least two different texts": lambda: learn("ab", groups=np.zeros(2, int)),
-    "folds must be at least 2": lambda: learn("aaabbb", folds=1),
-    "class_weight must be 'balanced'": lambda: learn("aaabbb", class_weight="fair"),
-    "class_weight .*'c': 2": lambda: learn("aaabbb", class_weight={"c": 2.0}),
-    "class_weight .*'a': 0": lambda: learn("aaabbb", class_weight={"a": 0.0}),
     "must be given together": lambda: learn("aaabbb", threshold_for="a"),
-    "threshold_for must be one of a, b, got 'c'": lambda: learn("aaabbb", threshold_for="c", precision=0.9),
-    "precision must be": lambda: learn("aaabbb", threshold_for="a", precision=90),
+    "class_weight .*'a': 0": lambda: learn("aaabbb", class_weight={"a": 0.0}),
     r"fit_classifier: vectors: .*\(6, D\)": lambda: fit_classifier(np.eye(5), list("aaabbb")),
     "positive strengths": lambda: cross_validate(np.eye(2), np.arange(2), np.arange(2), np.ones(2), [1.0, -1.0]),
-    "k = 4 .* got 3": lambda: cluster(np.eye(3), k=4),
     "k = 4 .* as many texts, got 3": lambda: cluster(np.eye(3), k=4, **TREE),
-    "got 1 among 4": lambda: cluster(np.ones((4, 3))),
-    "k must be at least 2": lambda: cluster(np.eye(3), k=(1, 3)),
     "only kmeans": lambda: cluster(np.eye(3), k=(2, 3), **TREE),
-    "k is for kmeans and agglomerative": lambda: cluster(np.eye(3), "community", k=2),
     "distance is for agglomerative": lambda: cluster(np.eye(3), distance=0.5),
     "not both": lambda: cluster(np.eye(3), distance=0.5, k=2, **TREE),
     "at most 20,000": lambda: cluster(np.ones((20_001, 1)), **TREE),
     "cluster: vectors: row 1 is all zeros": lambda: cluster([[1.0, 0.0], [0.0, 0.0]]),
-    "agreement: expected at least one": lambda: agreement([], np.empty(0, int)),
     "agreement: ids must be": lambda: agreement(["a", "b"], [0, -2]),
-    "agreement: ids .*float": lambda: agreement(["a"], [0.0]),
     "name_clusters: .*1 and 2": lambda: name_clusters(["a"], np.eye(2), [0, 0]),
     "project: method must be .*'umap'": lambda: project(np.eye(5), "umap"),
     "tsne needs at least 4": lambda: project(np.eye(3), "tsne"),
@@ -140,21 +116,15 @@ INSIDE = ["B-x", "B-y", "I-x", "I-y"]
 DAMAGE = [  # what a folder of a kind says otherwise, or not at all, and what the message names
     ("classifier", {"classes": ["a", "b", "b"]}, {}, "classes"),
     ("classifier", {"temperature": 0}, {}, "temperature"),
-    ("classifier", {"threshold": {**STRICT, "label": "z"}}, {}, "threshold"),
     ("classifier", {"threshold": {**STRICT, "probability": 1.5}}, {}, "threshold"),
     ("classifier", {"unescape": "no"}, {}, "unescape"),
     ("classifier", {"origin": "tiny"}, {}, "origin"),
-    ("classifier", {"version": 3}, {}, "got 3; train it again"),
     ("classifier", {"version": ...}, {}, "got 1; train it again"),  # its probabilities were far too low
     ("classifier", {"training": ...}, {}, "'training' is missing"),
     ("classifier", {}, {"weight": np.zeros((2, 4))}, "weight"),
-    ("classifier", {}, {"offset": np.zeros((3, 1))}, "offset"),
-    ("entities", {"tags": ["B-x", "O"]}, {}, "weight, bias"),
-    ("entities", {"tags": [*INSIDE, "B-x"]}, {}, "tags"),
     ("entities", {"tags": [*INSIDE, "S-x"]}, {}, "got 'S-x'"),
     ("entities", {"layers": [None]}, {}, "layer cannot"),  # which would be the middle one
     ("entities", {"offset": "1"}, {}, "offset"),
-    ("entities", {"origin": {"model": "m"}}, {}, "origin"),
     ("entities", {"training": 5}, {}, "training"),
     ("entities", {}, {"weight": np.zeros((5, 12), np.float32)}, "weight"),
     ("entities", {"pooling": "first"}, {}, "no longer supported"),  # what older versions could write

@@ -1,7 +1,5 @@
 """Calibration: percentiles against their definition, monotone, there and back, sampled fairly, saved and refused."""
 
-import json
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from running import refused, run, stand_in
+from running import stand_in
 from tiny import write_model
 
 from minisbert import SentenceEncoder, hub
@@ -47,9 +45,8 @@ def in_its_own_folder(tmp_path, monkeypatch, encoder):
 # ----------------------------------------------------------------------------------------------- the percentile
 
 
-@pytest.mark.parametrize("name", SIMILARITIES)
-def test_percentiles_are_shares_of_pairs(name):
-    for count in (3, 120):
+def test_percentiles_are_shares_of_pairs():
+    for name, count in (("cosine", 3), ("cosine", 120), ("euclidean", 120)):
         vectors = random_vectors(count)
         scores = all_scores(vectors, name)
         calibration = fit_vectors(vectors, similarity_fn_name=name)
@@ -82,15 +79,6 @@ def test_percentiles_are_monotone_come_back_and_are_written_to_the_digit_that_is
         for one in p:
             written = calibration.write(one)
             assert 0 <= float(written.lstrip("<>")) <= calibration.resolution + 1e-9 and written not in (">0", "<0")
-
-
-def test_what_cannot_be_told_apart_is_written_so():
-    calibration = fit_vectors(random_vectors(142))  # 10,011 pairs
-    assert calibration.resolution == pytest.approx(99.99, abs=1e-3)
-    assert calibration.write(float(calibration.percentile(2.0))) == ">99.990"
-    assert calibration.write(float(calibration.percentile(-2.0))) == "<0.010"
-    assert calibration.write(50.04) == "50.0" and calibration.write(99.5123) == "99.51"
-    assert fit_vectors(np.eye(2)).write(50.0) == ">0"  # one pair tells nothing
 
 
 # ---------------------------------------------------------------------------------------------------- sampling
@@ -144,7 +132,6 @@ def test_another_model_another_limit_another_similarity(encoder, tmp_path):
     ):
         with pytest.raises(ValueError, match=named):
             calibration.check(wrong, similarity)
-    replace(calibration, fingerprint="").check(other, "cosine")  # of vectors: nobody knows
 
 
 def test_damaged_files_are_named():
@@ -152,46 +139,19 @@ def test_damaged_files_are_named():
     for old, new, named in (  # what is replaced in the file, by what, and what the error names
         ('"format"', '"else"', "expected minisbert calibration"),
         ("{", "", "JSON"),
-        ('"version": 1', '"version": 2', "version 1, got"),
+        ('"version": 1', '"version": 2', "version"),
         ('"pairs": 45', '"pairs": 44', "ranks"),
         ('"seed": 0, ', "", "seed"),
-        ('"cosine"', '"angular"', "similarity_fn_name"),
         ('"ranks": [0.5', '"ranks": ["a"', "float"),
-        ('"ranks": [0.5, ', '"ranks": [', "ranks"),
         ('"scores": [', '"scores": [9, ', "scores"),
     ):
         assert old in said
         Path("c.json").write_text(said.replace(old, new, 1), encoding="utf-8")
         with pytest.raises(ValueError, match=rf"^c\.json: .*{named}"):
             load_calibration(Path("c.json"))
-    assert refused("similarity", "--calibration", "c.json", "a", "b").startswith("Error: c.json: damaged: ")
 
 
 # ------------------------------------------------------------------------------------------- the command line
-
-
-def test_calibrate_and_read_a_similarity(encoder):
-    texts = sentences(60)
-    Path("t.txt").write_text("\n".join(texts))
-    done = run("calibrate", "-i", "t.txt", "-o", "c.json", "--pairs", 1500, "--seed", 7)
-    assert done.stderr == "wrote c.json\n"
-    calibration = load_calibration(Path("c.json"))
-    for key, value in vars(fit(encoder, texts, pairs=1500, seed=7)).items():
-        np.testing.assert_array_equal(getattr(calibration, key), value)
-    assert done.stdout.startswith("cosine of 1,500 random pairs of 60 different texts; tiny-model, seed 7\n")
-    rows = [line.split() for line in done.stdout.splitlines() if line[:1].isdigit() and len(line.split()) == 4]
-    for percent, _, score, error in rows:
-        assert score == f"{calibration.score_at(float(percent)):.4f}"
-        assert error == f"{calibration.standard_error(float(percent)):.2g}"
-
-    pair = [texts[0], texts[1]]
-    (score,) = SIMILARITIES["cosine"].pairwise(*encoder.encode(pair)[:, None])
-    percentile = float(calibration.percentile(score))
-    shown = run("similarity", "--calibration", "c.json", *pair).stdout
-    assert shown.splitlines()[-2].split()[-2:] == [calibration.write(100), calibration.write(percentile)]
-    got = json.loads(run("similarity", "--calibration", "c.json", "--json", *pair).stdout)
-    assert got["percentiles"][0][1] == pytest.approx(percentile, abs=1e-3)
-    assert got["calibration"] == {"pairs": 1500, "texts": 60, "seed": 7, "resolution": calibration.resolution}
 
 
 def test_what_03_means_in_stsb(weights_folder, data_folder):

@@ -1,13 +1,11 @@
 """Clusters: found where they are, as scikit-learn finds and scores them, named by words and texts."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
 from minisbert.analysis import cluster, clusters, name_clusters
-from minisbert.analysis.clusters import ClusterName, Groups, agreement, class_tf_idf, find_words, unit_rows
+from minisbert.analysis.clusters import ClusterName, agreement, class_tf_idf, find_words, unit_rows
 
 
 def clouds(sizes=(30, 20, 10), width=8, spread=0.3):
@@ -21,13 +19,7 @@ def same_partition(a, b):
     return len({*zip(a.tolist(), b.tolist(), strict=True)}) == len({*a.tolist()}) == len({*b.tolist()})
 
 
-SETTINGS = [
-    {"method": "kmeans", "k": 3},
-    {"method": "kmeans"},
-    {"method": "agglomerative", "k": 3},
-    {"method": "agglomerative"},
-    {"method": "community", "threshold": 0.6},
-]
+SETTINGS = [{"method": "kmeans"}, {"method": "agglomerative"}, {"method": "community", "threshold": 0.6}]
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
@@ -50,7 +42,6 @@ def test_k_is_the_one_with_the_best_silhouette_of_a_sample_if_there_are_many(skl
     assert [k for k, _ in found.tried] == [2, 3, 4, 5, 6] and found.settings == {"k": 3, "seed": 0}
     for k, score in found.tried:
         assert score == pytest.approx(cluster(vectors, k=k).silhouette, abs=1e-12)
-    assert [k for k, _ in cluster(vectors[:5]).tried] == [2, 3, 4, 5]  # 2 to 20 of 5 texts
     monkeypatch.setattr(clusters, "SAMPLE", 40)
     sampled = cluster(vectors, k=(2, 6))
     assert np.array_equal(sampled.ids, found.ids) and sampled.tried != found.tried
@@ -62,12 +53,10 @@ def test_as_scikit_learn_on_unit_rows_whatever_the_threads(sklearn):
 
     vectors, _ = clouds((70, 70, 70), spread=1.5)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    tree = AgglomerativeClustering(7, metric="cosine", linkage="average")
     for settings, theirs in (
         ({"k": 7}, KMeans(7, n_init=10, random_state=0).fit_predict(unit)),
-        (
-            {"k": 7, "method": "agglomerative"},
-            AgglomerativeClustering(7, metric="cosine", linkage="average").fit_predict(unit),
-        ),
+        ({"k": 7, "method": "agglomerative"}, tree.fit_predict(unit)),
     ):
         found = []
         for threads in (1, 2):
@@ -92,7 +81,6 @@ def test_one_group_and_as_many_as_texts(sklearn):
     vectors, _ = clouds()
     for found in (cluster(vectors, k=1), cluster(vectors, "agglomerative", distance=2.0), cluster(vectors[:1], k=1)):
         assert found.count == 1 and found.silhouettes is found.silhouette is found.silhouette_of(0) is None
-    assert cluster(np.ones((4, 3)), "agglomerative").similarity == pytest.approx(1)
     for method in ("kmeans", "agglomerative"):
         found = cluster(np.eye(4), method, k=4)
         assert found.ids.tolist() == [0, 1, 2, 3] and found.silhouette == 0  # equally large: by their first text
@@ -109,28 +97,11 @@ def test_agreement_by_hand(sklearn):
     assert abs(chance.adjusted_mutual_info) < 0.01 < chance.v_measure  # many groups raise V even by chance
 
 
-def test_eight_intents_of_banking77_are_found_and_named(sklearn, weights_folder, data_folder):
-    """The first eight labels, every second text."""
-    from minisbert import SentenceEncoder
-
-    lines = (data_folder / "banking77" / "banking77_test.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    rows = [line.split("\t") for line in lines]
-    kept = sorted({label for label, _ in rows})[:8]
-    labels, texts = zip(*[row for row in rows if row[0] in kept][::2], strict=True)
-    vectors = SentenceEncoder(weights_folder).encode(list(texts))
-    found = cluster(vectors, k=8)
-    assert agreement(labels, found.ids).v_measure > 0.8 and found.silhouette > 0.2
-    words = {word for name in name_clusters(texts, vectors, found.ids) for word in name.words}
-    assert {"age", "refund"} <= words
-
-
 # ----------------------------------------------------------------------------------------------------- names
 
 
 def test_words_as_they_are_counted():
-    assert find_words("It's Anna's SOUP, isn't it? I’m sure we'll eat_it at 5:30") == [
-        *("it", "anna", "soup", "it", "sure", "eat", "it", "at", "30")
-    ]
+    assert find_words("It's SOUP, isn't it? I’m sure we'll eat_it") == ["it", "soup", "it", "sure", "eat", "it"]
     assert find_words("東京都へ 行く a好きb cafés") == ["東京", "京都", "都へ", "行く", "好き", "cafés"]
     assert find_words("👩‍🍳 !!! _ a 1") == [] == find_words("")
 
@@ -156,17 +127,8 @@ def test_names_leave_out_stop_words_plurals_and_what_all_have(sklearn):
     assert names[2] == ClusterName((), (4,), "the and")  # without words the text is the name
     assert name_clusters([""], [[1.0]], [0])[0].title == "(empty)"
     assert len(name_clusters(["!" * 500], [[1.0]], [0])[0].title) == 30
-    assert name_clusters(TEXTS, VECTORS, [-1] * 6) == []
 
 
 def test_typical_texts_are_nearest_the_centroid_and_different(sklearn):
     vectors, texts = [[1, 0.5], [1, 0.1], [1, 0.1], [1, -0.4], [0, 1]], ["far", "near", " near ", "other", "alone"]
     assert [name.typical for name in name_clusters(texts, vectors, [0, 0, 0, 0, 1])] == [(1, 0, 3), (4,)]
-
-
-def test_groups_of_labels_are_in_the_order_of_their_sizes():
-    labels = list("cabbacb")
-    groups = Groups.of_labels(labels)
-    assert [groups.names[i] for i in groups.ids] == labels
-    counts = Counter(labels)
-    assert groups.names == ["b", "a", "c"] and groups.sizes.tolist() == [counts[name] for name in groups.names]

@@ -15,16 +15,15 @@ from minisbert.analysis import word_vectors as vectors_module
 from minisbert.analysis.entities import (
     EntityTagger,
     TagProbe,
-    evaluate_tagger,
     fit_probe,
     fit_spelling,
     lexicon,
     load_tagger,
     train_tagger,
 )
-from minisbert.analysis.tagging import TaggedSentences, rates, read_tagged, span_counts, span_probabilities, spans_of
-from minisbert.analysis.word_vectors import check_layer, join_words, split_words, word_vectors
-from minisbert.saved import OriginError, SavedError, origin_of
+from minisbert.analysis.tagging import TaggedSentences, rates, span_counts, span_probabilities, spans_of
+from minisbert.analysis.word_vectors import join_words, split_words, word_vectors
+from minisbert.saved import OriginError, origin_of
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,7 @@ def states(encoder, text):
     return [one[1:-1] for one in (bert.embeddings.output, *(one.output for one in bert.layers))]
 
 
-@pytest.mark.parametrize("layer", [None, 0, 3])
+@pytest.mark.parametrize("layer", [None, 0])
 def test_vectors_are_means_of_the_traced_pieces(encoder, layer):
     # pieces: the | un ##able | dog | ! | s ##n ##o ##w
     words, pieces = join_words(["The", "unable", "dog!", "snow"]), [[0], [1, 2], [3, 4], [5, 6, 7, 8]]
@@ -93,7 +92,6 @@ def test_vectors_do_not_depend_on_company_threads_or_words_without_pieces(encode
         [alone] = word_vectors(encoder, [words], num_threads=1)
         assert rows.shape == (len(words.starts), 12)
         np.testing.assert_allclose(rows, alone, atol=1e-6)
-    assert word_vectors(encoder, []) == []
     [found] = word_vectors(encoder, [join_words(["the", "cat", "\ufe0f", "sat"])])
     assert not found[2].any()
     np.testing.assert_allclose(found[[0, 1, 3]], together[1], atol=1e-6)
@@ -115,21 +113,12 @@ def test_nothing_is_cut_off_a_long_sentence(encoder):
     np.testing.assert_allclose(whole, every[0], atol=1e-6)
 
 
-def test_what_cannot_be_learnt_is_refused_before_any_vector_is_made(sklearn, encoder, monkeypatch):
-    assert check_layer(3, None) == 2 and check_layer(12, None) == 6 and check_layer(1, None) == 1
+@pytest.mark.parametrize("key", ["layer", "strengths", "offsets"])
+def test_what_cannot_be_learnt_is_refused_before_any_vector_is_made(key, sklearn, encoder, monkeypatch):
     monkeypatch.setattr(module, "word_vectors", lambda *args, **kwargs: pytest.fail("worked too early"))
-    train, nothing = made_up(5, 0)[0], TaggedSentences("none", [["a"]], [["O"]])
-    for data, case, key in (
-        (train, {"layer": 4}, "layer"),
-        (train, {"strengths": [0.0]}, "strengths"),
-        (train, {"strengths": [np.nan]}, "strengths"),
-        (train, {"offsets": [-1.0]}, "offsets"),
-        (nothing, {}, "nothing to learn"),
-    ):
-        with pytest.raises(ValueError, match=key):
-            train_tagger(encoder, data, **case)
-    with pytest.raises(ValueError, match="nothing to find"):
-        evaluate_tagger(tagger_of(encoder), encoder, nothing)
+    wrong = {"layer": 4, "strengths": [0.0], "offsets": [-1.0]}
+    with pytest.raises(ValueError, match=key):
+        train_tagger(encoder, made_up(5, 0)[0], **{key: wrong[key]})
 
 
 # --------------------------------------------------------------------------------------------------------- probe
@@ -185,8 +174,6 @@ def test_the_probe_is_scikit_learns_on_scaled_vectors(sklearn, monkeypatch):
         # measured: 2e-5, where the two stop
         np.testing.assert_allclose(np.exp(probe.log_probs(vectors)), model.predict_proba(scaled), atol=2e-4)
     assert np.array_equal(vectors, before)
-    with pytest.raises(ValueError, match="one: expected two different tags"):
-        fit_probe(lambda data: vectors[:1], TaggedSentences("one", [["a"]], [["B-x"]]), strengths=[1], offsets=[0])
     monkeypatch.setattr("minisbert.analysis.classifier._MOST_ITERATIONS", 2)
     with pytest.raises(ValueError, match="did not converge"):
         fit_probe(lambda data: vectors, train, strengths=[100.0], offsets=[0.0])
@@ -209,12 +196,11 @@ def test_no_sentence_is_asked_of_a_probe_that_has_learnt_it_or_its_like(sklearn)
 # -------------------------------------------------------------------------------------------------------- tagger
 
 
-def tagger_of(encoder, **changes):
+def tagger_of(encoder):
     """A tagger of random weights, which finds something in most sentences."""
     weight = np.random.default_rng(4).normal(0, 1, (5, 12)) * np.array([[1], [1], [1], [1], [0]])
     probe = TagProbe(("B-x", "B-y", "I-x", "I-y", "O"), weight, np.array([0.0, 0.0, 0.0, 0.0, 3.0]))
-    values = {"layer": 2, "offset": 3.0, "training": {"a": 1}}
-    return EntityTagger(**{"probe": probe, **values, "origin": origin_of(encoder), **changes})
+    return EntityTagger(probe, layer=2, offset=3.0, origin=origin_of(encoder), training={"a": 1})
 
 
 TEXT = "The  cat, unable!  i love\nsoup; the dog ran on the mat & sat."
@@ -237,7 +223,6 @@ def test_entities_are_spans_of_the_tags_cut_out_of_the_text_verbatim(encoder):
     # the probability is of the scores before the offset
     expected = span_probabilities(log_probs, tagger.probe.tags, spans)
     np.testing.assert_allclose([one.probability for one in names], expected, atol=1e-6)
-    assert tagger.types == ("x", "y")
 
 
 def test_a_saved_tagger_is_the_same_bit_for_bit_and_knows_its_model(encoder, tmp_path):
@@ -247,14 +232,10 @@ def test_a_saved_tagger_is_the_same_bit_for_bit_and_knows_its_model(encoder, tmp
     assert {**vars(again), "probe": 0} == {**vars(tagger), "probe": 0}
     assert again.probe.weight.tobytes() == tagger.probe.weight.tobytes() and again.probe.tags == tagger.probe.tags
     assert again.find(encoder, [TEXT]) == tagger.find(encoder, [TEXT])
-    with pytest.raises(SavedError, match="already exists"):
-        tagger.save(tmp_path / "names")
     other = SentenceEncoder(write_model(tmp_path / "other", seed=1))
-    for use in (lambda one: tagger.find(one, ["soup"]), lambda one: tagger.tag(one, [["soup"]])):
-        with pytest.raises(OriginError, match="this entity tagger is of the model 'm'"):
-            use(other)
-    with pytest.raises(OriginError, match="max_seq_length"):
-        tagger.find(SentenceEncoder(encoder.folder, max_seq_length=8), ["soup"])
+    for use in (lambda: tagger.find(other, ["soup"]), lambda: tagger.tag(other, [["soup"]])):
+        with pytest.raises(OriginError, match="'m'"):
+            use()
 
 
 # -------------------------------------------------------------------------------------------------------- report
@@ -274,43 +255,3 @@ def test_baselines_by_hand(sklearn):
     )
     tags, chosen = fit_spelling(train, test)
     assert f1(test.tags, tags) == 1.0 and chosen.chosen_on == "cross-validation, 3 folds"
-
-
-def test_the_report_of_a_tagger_beside_baselines(sklearn, encoder):
-    train, test = made_up(60, 0)[0], made_up(30, 1)[0]
-    tagger = tagger_of(encoder)
-    report = evaluate_tagger(tagger, encoder, test, train=train)
-    predicted = {
-        "linear probe": tagger.tag(encoder, test.sentences),
-        "spelling": fit_spelling(train, test)[0],
-        "lexicon": lexicon(train, test.sentences),
-        "all O": [["O"] * len(words) for words in test.sentences],
-    }
-    assert [one.name for one in report.systems] == list(predicted)
-    own = report.systems[0]
-    for one in report.systems:
-        right, said, there = span_counts(test.tags, predicted[one.name]).sum(axis=(0, 1))
-        assert (one.spans.right, one.spans.predicted, one.spans.expected) == (right, said, there)
-        assert there == report.entities == sum(score.expected for score in one.by_type.values())
-        assert one.spans.f1.mean == f1(test.tags, predicted[one.name])
-        gap = one.tagger_ahead or (0.0, 0.0, 0.0)
-        assert gap[0] == own.spans.f1.mean - one.spans.f1.mean and gap[1] <= gap[0] <= gap[2]
-    assert report.systems[3].spans.f1 == (0.0, 0.0, 0.0) and report.published is None
-    flat, said = (np.concatenate(rows) for rows in (test.tags, predicted["linear probe"]))
-    assert (report.outside, report.tags_right) == ((flat == "O").mean(), (flat == said).mean())
-    assert len(evaluate_tagger(tagger, encoder, test).systems) == 2
-
-
-def test_the_real_model_on_a_sample_of_wnut17(sklearn, weights_folder, data_folder):
-    def sample(name, count):
-        data = read_tagged(data_folder / "wnut17" / f"wnut17_{name}.jsonl")
-        chosen = np.random.default_rng(0).choice(len(data.sentences), count, replace=False)
-        return TaggedSentences(name, [data.sentences[i] for i in chosen], [data.tags[i] for i in chosen])
-
-    encoder = SentenceEncoder(weights_folder)
-    tagger = train_tagger(encoder, sample("train", 250), strengths=[0.01], offsets=[1.5])
-    report = evaluate_tagger(tagger, encoder, sample("dev", 100))
-    # measured: 0.39, of persons 0.52; a probe that learnt nothing would be near 0
-    assert report.systems[0].spans.f1.mean > 0.25 and report.systems[0].by_type["person"].f1.mean > 0.35
-    [names] = tagger.find(encoder, ["yesterday obama flew to paris"])
-    assert {(one.text, one.type) for one in names} >= {("obama", "person")}

@@ -18,15 +18,6 @@ from minisbert.evaluation.measures import (
     share,
 )
 
-
-def labels(seed, size=4, texts=300):
-    """True classes, and two systems' of which the first is better."""
-    rng = np.random.default_rng(seed)
-    expected = rng.choice(size, texts, p=np.arange(1, size + 1) / sum(range(1, size + 1)))
-    wrong = [np.where(rng.random(texts) < rate, rng.integers(0, size, texts), expected) for rate in (0.2, 0.5)]
-    return expected, *wrong
-
-
 # ---------------------------------------------------------------------------------------------------- intervals
 
 
@@ -53,14 +44,6 @@ def test_pairing_sees_a_difference_that_two_intervals_hide():
     assert not paired_difference(better, better).excludes_zero
 
 
-def test_the_seed_decides_and_blocks_do_not_matter(monkeypatch):
-    values, systems = np.random.default_rng(4).uniform(0, 1, 64), labels(0)
-    assert bootstrap_mean(values, seed=1) != bootstrap_mean(values, seed=2)
-    whole, difference = bootstrap_mean(values, resamples=1001), f1_difference(*systems, 4)
-    monkeypatch.setattr(measures, "_BLOCK_NUMBERS", 640)  # the draws are the same ones, a few at a time
-    assert bootstrap_mean(values, resamples=1001) == whole and f1_difference(*systems, 4) == difference
-
-
 # ------------------------------------------------------------------------------------------------------- labels
 
 
@@ -85,11 +68,14 @@ def test_scikit_learn_has_the_same_measures(pairs):
     assert np.array_equal(report.confusion, metrics.confusion_matrix(expected, shifted, labels=range(5))[:4])
 
 
-def test_a_resample_of_f1_is_that_of_resampled_texts():
-    expected, good, poor = labels(1)
-    rng = np.random.default_rng(0)
+def test_a_resample_of_f1_is_that_of_resampled_texts(monkeypatch):
+    rng = np.random.default_rng(1)
+    expected = rng.choice(4, 300, p=[0.1, 0.2, 0.3, 0.4])
+    good, poor = (np.where(rng.random(300) < rate, rng.integers(0, 4, 300), expected) for rate in (0.2, 0.5))
+    monkeypatch.setattr(measures, "_BLOCK_NUMBERS", 640)  # resamples are drawn a few at a time
     draws = [rng.integers(0, len(expected), len(expected)) for _ in range(1500)]
-    scored = [class_f1(expected[d], good[d], 2) for d in draws]
+    truth, said = expected == 2, good == 2
+    scored = [2 * (truth[d] & said[d]).sum() / (truth[d].sum() + said[d].sum()) for d in draws]
     gaps = [macro_f1(expected[d], good[d]) - macro_f1(expected[d], poor[d]) for d in draws]
     report = class_report(expected, good, "abcd")
     ours, gap = report.classes["c"].f1, f1_difference(expected, good, poor, 4)
@@ -97,10 +83,6 @@ def test_a_resample_of_f1_is_that_of_resampled_texts():
     assert (ours.low, ours.high) == pytest.approx(np.quantile(scored, ends), abs=0.01)
     assert (gap.low, gap.high) == pytest.approx(np.quantile(gaps, ends), abs=0.015) and gap.low > 0
     assert f1_difference(expected, good, good, 4) == (0, 0, 0)
-
-
-def class_f1(expected, predicted, c):
-    return 2 * ((expected == c) & (predicted == c)).sum() / ((expected == c).sum() + (predicted == c).sum())
 
 
 # ------------------------------------------------------------------------------------------------ probabilities

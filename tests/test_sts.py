@@ -28,10 +28,9 @@ PAIRS = [(4.5, "a cat", "one cat"), (0.0, "a cat", "tea"), (2.0, "soup", "a cat"
 
 
 def write(folder, name, content):
-    file = folder / name
-    file.parent.mkdir(exist_ok=True)
-    file.write_bytes(content.encode() if isinstance(content, str) else content)
-    return file
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder / name
 
 
 def tsv(rows, head=("score", "sentence1", "sentence2")):
@@ -46,13 +45,11 @@ def content_of(pairs):
 
 
 def test_correlations_by_hand():
-    assert rank([1, 0, 1, 7, 0, 1]).tolist() == [4, 1.5, 4, 6, 1.5, 4] and rank([-0.0, 0.0]).tolist() == [1.5, 1.5]
     # centred: (-1.5, -.5, .5, 1.5) and (-1.5, .5, -.5, 1.5); 4 / 5
     for factor in (1.0, 1e-300, 1e300):
         assert pearson([factor, 2 * factor, 3 * factor, 4 * factor], [1, 3, 2, 4]) == pytest.approx(0.8, abs=1e-14)
     # ranks (1.5, 1.5, 3) and (1, 2, 3): centred (-.5, -.5, 1) and (-1, 0, 1); 1.5 / sqrt(1.5 * 2)
-    # the short formula, 1 - 6 sum d^2 / (B^3 - B), would say 1 - 6 * 0.5 / 24 = 0.875
-    assert spearman([7, 7, 8], [1, 2, 3]) == pytest.approx(1.5 / math.sqrt(3), abs=1e-15)
+    assert spearman([-0.0, 0.0, 8], [1, 2, 3]) == pytest.approx(1.5 / math.sqrt(3), abs=1e-15)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=30))
@@ -89,7 +86,7 @@ def test_sets_are_read(tmp_path):
 
 
 class Table:
-    """An encoder that looks vectors up, and counts."""
+    """An encoder that looks vectors up, and keeps what it was asked."""
 
     def __init__(self, vectors):
         self.vectors, self.asked = vectors, []
@@ -111,8 +108,6 @@ def test_every_similarity_by_hand():
     assert {name: round(value, 9) for name, value in found.spearman.items()} == expected
     cosines = [9 / math.sqrt(82), 20 / math.sqrt(1300), math.sqrt(0.5)]
     assert found.pearson["cosine"] == pytest.approx(100 * np.corrcoef(cosines, pairs.scores)[0, 1], abs=1e-9)
-    assert tuple(found.spearman) == tuple(found.pearson) == SIMILARITIES
-    assert (found.pairs, found.sentences) == (3, 4)
 
 
 def test_equal_sentences_are_ties():
@@ -125,18 +120,13 @@ def test_equal_sentences_are_ties():
     ranks = np.r_[np.full(39, 21.0), 1.0] - 20.5
     gold = np.arange(40.0)[::-1] - 19.5
     expected = 100 * ranks @ gold / math.sqrt(ranks @ ranks * (gold @ gold))
-    for name in ("cosine", "euclidean", "manhattan", "angular"):
-        assert found.spearman[name] == pytest.approx(expected, abs=1e-9), name
+    assert {**found.spearman, "dot": expected} == pytest.approx(dict.fromkeys(SIMILARITIES, expected), abs=1e-9)
 
 
 def test_vectors_that_say_nothing_are_an_error():
     pairs = StsPairs("t", ["a", "b"], ["b", "c"], np.array([1.0, 2.0]))
-    for first, words in (
-        ((1, 0), r"t: the similarities: .*no correlation exists, because x is constant"),
-        ((np.nan, 0), "NaN"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            evaluate_sts(Table({"a": first, "b": (1, 0), "c": (1, 0)}), pairs)
+    with pytest.raises(ValueError, match=r"t: the similarities: .*x is constant"):
+        evaluate_sts(Table(dict.fromkeys("abc", (1, 0))), pairs)
 
 
 # --------------------------------------------------------------------------------------------- published figures
@@ -146,21 +136,18 @@ def test_known_files_are_recognised(tmp_path):
     for known in BENCHMARKS:
         for file in known.files:
             write(tmp_path / known.name.split()[0], file, "")
-    assert [known.name for known, _ in find_sets(tmp_path / "STSb")] == ["STSb"]
     [(sick, files)] = find_sets(tmp_path / "SICK-R")
-    assert [file.name for file in files] == ["sick_train.tsv", "sick_trial.tsv", "sick_test.tsv"] and sick.scale == (
-        1,
-        5,
-    )
+    assert [file.name for file in files] == ["sick_train.tsv", "sick_trial.tsv", "sick_test.tsv"]
+    assert sick.scale == (1, 5)
     assert find_sets(tmp_path / "SICK-R" / "sick_test.tsv")[0][0].published is None  # a part is another set
     assert find_sets("x/STS12_test.tsv.gz")[0][0].name == "STS12"
     assert [known.name for known, _ in find_sets(tmp_path)] == [
         *("STS12", "STS13", "STS14", "STS15", "STS16", "STSb", "SICK-R", "BIOSSES")
     ]
-    (tmp_path / "BIOSSES" / "biosses.tsv").rename(tmp_path / "BIOSSES" / "other.tsv")
-    assert find_sets(tmp_path / "BIOSSES" / "other.tsv")[0][0] is None
-    with pytest.raises(ValueError, match=r"without any known test set \(STS12_test"):
-        find_sets(tmp_path / "BIOSSES")
+    other = write(tmp_path / "none", "other.tsv", "")
+    assert find_sets(other)[0][0] is None
+    with pytest.raises(ValueError, match="without any known test set"):
+        find_sets(other.parent)
 
 
 def test_the_published_figure_of_stsb_comes_out(data_folder, weights_folder):
@@ -169,9 +156,6 @@ def test_the_published_figure_of_stsb_comes_out(data_folder, weights_folder):
     assert len(pairs.scores) == known.pairs
     result = evaluate_sts(SentenceEncoder(weights_folder), pairs)
     assert result.spearman["cosine"] == pytest.approx(known.published, abs=0.05)
-    # vectors of length 1: four of five similarities are the same order
-    for name in ("dot", "euclidean", "angular"):
-        assert result.spearman[name] == pytest.approx(result.spearman["cosine"], abs=1e-3)
 
 
 # ------------------------------------------------------------------------------------------------------- layers
@@ -186,9 +170,8 @@ def tiny_pairs():
 def test_every_cell_is_what_the_traced_hidden_state_gives(tmp_path, tiny_pairs):
     folder = write_model(tmp_path / "tiny", modules=(Pooling(), Normalize()), tokenizer=tiny_tokenizer(truncation=7))
     encoder = SentenceEncoder(folder, dtype="float64")
-    seen = []
-    found = layer_scores(encoder, tiny_pairs, progress=seen.append)
-    assert sum(seen) == 7 and found.poolings == tuple(POOLINGS) and found.own == (2, list(POOLINGS).index("mean"))
+    found = layer_scores(encoder, tiny_pairs)
+    assert found.poolings == tuple(POOLINGS) and found.own == (2, list(POOLINGS).index("mean"))
     assert math.isnan(found.values[0, 0]) and np.isfinite(found.values.ravel()[1:]).all()
 
     class Traced:
@@ -215,5 +198,5 @@ def test_where_a_model_has_its_own_place_and_where_there_is_nothing_to_find(tmp_
     assert layer_scores(encoder, tiny_pairs).own is None
     with_dense = write_model(tmp_path / "b", modules=(Pooling(("cls",)), tiny_dense(12, 8)))
     assert layer_scores(SentenceEncoder(with_dense), tiny_pairs, num_threads=1).own == (2, 0)
-    with pytest.raises(ValueError, match="same: no correlation exists in any layer"):
+    with pytest.raises(ValueError, match=r"same: .* in any layer"):
         layer_scores(encoder, StsPairs("same", ["soup", "the cat"], ["soup", "the cat"], np.array([1.0, 2.0])))

@@ -105,13 +105,7 @@ def test_probabilities_that_underflow_and_types_without_tags():
 # -------------------------------------------------------------------------------------------------------- counts
 
 
-def test_counts_by_hand():
-    # seqeval's own example: of two names one is found, the other with a wrong start
-    expected = [["O", "O", "O", "B-misc", "I-misc", "I-misc", "O"], ["B-per", "I-per", "O"]]
-    predicted = [["O", "O", "B-misc", "I-misc", "I-misc", "I-misc", "O"], ["B-per", "I-per", "O"]]
-    counts = span_counts(expected, predicted, ["misc", "per"])
-    assert counts.tolist() == [[[0, 1, 1], [0, 1, 1], [0, 0, 0]], [[1, 1, 1], [0, 0, 0], [1, 1, 1]]]
-    assert rates(counts.sum(axis=0)).tolist() == [[0.5] * 3, [0.0] * 3, [1.0] * 3]
+def test_f1_is_what_two_papers_report():
     # the best two systems of WNUT 2017: their published output as these functions count it, and the F1 of their papers
     published = rates(np.array([[355, 617, 1079], [388, 824, 1079], [0, 0, 0]]))[:, 2]
     assert (100 * published).round(2).tolist() == [41.86, 40.78, 0.0]
@@ -153,10 +147,8 @@ JSONL = '{"tokens": ["a"], "tags": ["O"]}\n%s\n'
 def test_a_mistake_is_named_with_its_place(tmp_path):
     for name, text, place in (
         ("a.jsonl", JSONL % '{"tokens": ["a", "b"], "tags": ["O"]}', "line 2, word 1: .* 2 words and 1 tags"),
-        ("a.jsonl", JSONL % '{"tokens": [], "tags": []}', "line 2, word 1: .* 0 words"),
         ("a.jsonl", JSONL % '{"tokens": "ab", "tags": ["O", "O"]}', "line 2, .* 'ab'"),
         ("a.jsonl", JSONL % '{"tokens": ["a", " "], "tags": ["O", "O"]}', "line 2, word 2: .*blank"),
-        ("a.jsonl", JSONL % '{"tokens": ["a"], "tags": [3]}', "line 2, word 1: .* got 3"),
         ("a.conll", "a\tO\nb\n", "line 2: expected 2 columns, .* got 1: 'b'"),
         ("a.conll", "a\n", "line 1: expected at least 2 columns"),
         ("a.conll", "1 Ada NNP B-x\n2 sang VBD O\n", "line 1: .*CoNLL-U"),
@@ -164,7 +156,6 @@ def test_a_mistake_is_named_with_its_place(tmp_path):
         ("a.conll", "a B-x\n\nb O\nc I-x\n", "line 4: expected the tag B-x in IOB2, got I-x"),
         ("a.conll", "a S-x\nb U-x\n", "line 2: .* got 'U-x' in BIOES"),
         ("a.conll", "a U-x\n\nb B-x\nc O\n", "line 3: expected the tag U-x in BILOU, got B-x"),
-        ("a.conll", "a B-x\nb I-x\n\nc S-x\n", "line 2: expected the tag E-x in BIOES, got I-x"),
         ("a.conll", "\n", "no sentences"),
         ("a.tsv", "", "ends in .jsonl or .conll"),
     ):
