@@ -97,6 +97,21 @@ def test_agreement_by_hand(sklearn):
     assert abs(chance.adjusted_mutual_info) < 0.01 < chance.v_measure  # many groups raise V even by chance
 
 
+def test_eight_intents_of_banking77_are_found_and_named(sklearn, weights_folder, data_folder):
+    """The first eight labels, every second text."""
+    from minisbert import SentenceEncoder
+
+    lines = (data_folder / "banking77" / "banking77_test.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    rows = [line.split("\t") for line in lines]
+    kept = sorted({label for label, _ in rows})[:8]
+    labels, texts = zip(*[row for row in rows if row[0] in kept][::2], strict=True)
+    vectors = SentenceEncoder(weights_folder).encode(list(texts))
+    found = cluster(vectors, k=8)
+    assert agreement(labels, found.ids).v_measure > 0.8 and found.silhouette > 0.2
+    words = {word for name in name_clusters(texts, vectors, found.ids) for word in name.words}
+    assert {"age", "refund"} <= words
+
+
 # ----------------------------------------------------------------------------------------------------- names
 
 
