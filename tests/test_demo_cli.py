@@ -15,6 +15,7 @@ from minisbert.training.descent import SENTENCE_PAIRS, STEPS, descend, make_poin
 from minisbert.training.descent_picture import FRAME_MILLISECONDS, LAST_MILLISECONDS
 
 SHORT = ["demo", "contrastive", "--no-text", "--steps", "3", "--points", "3"]
+LETTERS = "abcdefghjk"
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +45,9 @@ def test_the_table_is_what_the_function_says():
 
 
 def test_options_are_obeyed():
-    got = told(*SHORT, "--scale", 2, "--learning-rate", 0.1, "--seed", 4)
+    plane = told(*SHORT, "--scale", 2, "--learning-rate", 0.1, "--seed", 4)["plane"]
     expected = descend(*make_points(3, np.random.default_rng(4)), steps=3, scale=2.0, learning_rate=0.1)
-    plane = got["plane"]
-    for name in ("loss", "alignment", "uniformity", "positive_cosine", "negative_cosine", "anchors", "d_positives"):
-        assert plane[name] == getattr(expected, name).tolist()
-    assert plane["cosines_end"] == expected.similarities(3).tolist() and got["text"] is None
-    assert plane["found"] == [expected.found(0), expected.found(3)]
+    assert plane["loss"] == expected.loss.tolist() and plane["cosines_end"] == expected.similarities(3).tolist()
 
 
 def test_sentences_come_together_and_spread(weights_folder):
@@ -65,29 +62,18 @@ def test_sentences_come_together_and_spread(weights_folder):
 def test_a_picture_and_a_film(matplotlib):
     from PIL import Image
 
-    assert "demo.gif" in run(*SHORT, "-o", "demo.gif").stderr
+    run(*SHORT, "-o", "demo.gif")
     run(*SHORT, "-o", "plane.PNG")
-    shown = run("demo", "contrastive", "--steps", "2", "-o", "demo.png").stdout
-    assert "pairs of sentences, vectors of 12 dimensions" in shown
-    times, frames = [], []
+    run("demo", "contrastive", "--steps", "2", "-o", "demo.png")
     with Image.open("demo.gif") as film, Image.open("plane.PNG") as plane, Image.open("demo.png") as both:
-        assert film.format == "GIF" and film.n_frames == 4 and film.info["loop"] == 0
-        for frame in range(4):
+        times, frames = [], []
+        for frame in range(film.n_frames):
             film.seek(frame)
             times.append(film.info["duration"])
             frames.append(film.convert("RGB").tobytes())
         assert times == [FRAME_MILLISECONDS] * 3 + [LAST_MILLISECONDS] and len(set(frames)) == 4
-        assert plane.format == both.format == "PNG" and plane.width == both.width
+        assert plane.format == both.format == "PNG"
         assert both.height > plane.height + 500  # the sentences stand below
-
-
-def test_nothing_is_left_behind_when_the_drawing_fails(matplotlib, monkeypatch):
-    def fails(stream, *arguments, **options):
-        stream.write(b"half")
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr(module, "draw_picture", fails)
-    assert "the disk is full" in refused(*SHORT, "-o", "demo.png") and os.listdir() == []
 
 
 def test_what_makes_no_sense_is_refused_before_any_work(matplotlib, monkeypatch):
@@ -100,10 +86,9 @@ def test_what_makes_no_sense_is_refused_before_any_work(matplotlib, monkeypatch)
 
 def test_intents(sklearn, monkeypatch):
     monkeypatch.setattr(module.threads, "usable", lambda: 1)  # the same to the last digit, run after run
-    rows = [f"{label}\tthe {word} {x} {end}" for label, word in (("eat", "soup"), ("sit", "mat"))
-            for x in "abcdefghjk" for end in (".", "!")]  # fmt: skip
-    for name, part in (("train.tsv", rows[::2]), ("test.tsv", rows[1::2])):
-        Path(name).write_text("\n".join(["label\ttext", *part]))
+    for name, end in (("train.tsv", "."), ("test.tsv", "!")):
+        rows = [f"{label}\tthe {word} {x} {end}" for label, word in (("eat", "soup"), ("sit", "mat")) for x in LETTERS]
+        Path(name).write_text("\n".join(["label\ttext", *rows]))
     command = ["demo", "intents", "train.tsv", "test.tsv", "--seeds", 2, "--batch-size", 4, "--learning-rate", "5e-3"]
     found, shown = told(*command), run(*command).stdout
     assert (found["examples"], found["classes"], found["test_texts"], found["steps"]) == (20, 2, 20, 5)

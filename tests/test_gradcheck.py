@@ -62,7 +62,6 @@ def test_a_right_backward_passes_with_room_to_spare():
     assert [row.name for row in report.rows] == ["x", "weight", "bias"]  # the eps is a setting
     # measured: 2.6e-11 at most over 20 seeds
     assert report.worst.error < 2e-10
-    assert "All 3 gradients, and all together, agree" in str(report)
 
 
 def test_a_gradient_that_is_rightly_zero_passes_with_its_rounding():
@@ -96,18 +95,14 @@ def test_a_gradient_that_is_rightly_zero_passes_with_its_rounding():
 
 MISTAKES = {
     "wrong sign": (lambda dx, dw, db, *_: (dx, -dw, db), "weight", "the sign is turned"),
-    "factor": (lambda dx, dw, db, *_: (2 * dx, dw, db), "x", "off by the factor 2"),
     "a thousandth": (lambda dx, dw, db, *_: (dx, dw * 1.001, db), "weight", "off by the factor 1.001"),
     "sum instead of mean": (lambda dx, dw, db, *_: (dx, dw, 7 * db), "bias", "too large by the factor 7 = B: a sum"),
-    "mean instead of sum": (lambda dx, dw, db, *_: (dx, dw / 7, db), "weight", "too small by the factor 7 = B: a mean"),
     "scaled twice": (lambda dx, dw, db, *_: (dx / math.sqrt(5), dw, db), "x", "sqrt(D): scaled twice"),
-    "zero": (lambda dx, dw, db, *_: (dx, dw, np.zeros_like(db)), "bias", "nothing came back"),
     "none": (lambda dx, dw, db, *_: (dx, dw, None), "bias", "no gradient came back"),
     "no variance term": (without_the_variance_term, "x", "a term is missing"),
     "forgotten sum": (lambda dx, dw, db, d_y, *_: (dx, dw, d_y), "bias", "the sum over the leading axes is missing"),
     "kept axis": (lambda dx, dw, db, *_: (dx, dw[None], db), "weight", "a reshape"),
     "transposed": (lambda dx, dw, db, *_: (dx.T, dw, db), "x", "(5, 7), but the tensor's is (7, 5): transposed"),
-    "list": (lambda dx, dw, db, *_: (dx, dw, list(db)), "bias", "a list, "),
     "NaN": (lambda dx, dw, db, *_: (dx, dw * [1, np.nan, 1, 1, 1], db), "weight", "in 1 of 5 numbers, the first at (1"),
     "float32": (lambda dx, dw, db, *_: (dx, dw.astype(np.float32), db), "weight", "float32 (5,) came back"),
 }  # fmt: skip
@@ -120,12 +115,6 @@ def test_a_planted_mistake_is_caught_and_named(mistake):
     assert [row.name for row in report.rows if not row.ok] == [name]  # the two others are right
     assert report.worst.name == report.first_wrong.name == name and not report.ok
     assert words in report.first_wrong.diagnosis and report.first_wrong.diagnosis in str(report)
-
-
-def test_a_transposed_square_matrix_is_named():
-    arguments = {"x": rng().normal(size=(4, 5)).astype(np.float32), "weight": rng(1).normal(size=(5, 5))}
-    report = check_backward(ops.linear, lambda d, x, w: (d @ w, x.T @ d), arguments, rng=rng(), directions=4)
-    assert report.worst.diagnosis == "it is transposed" and report.rows[0].ok  # float32 is widened for an operation
 
 
 # --------------------------------------------------------------------------------------------------- whole losses
@@ -159,12 +148,9 @@ def mlp(activation=np.tanh):
 
 def test_a_whole_loss_with_a_row_gradient():
     loss, params, gradients = mlp()
-    before = {name: tensor.copy() for name, tensor in params.items()}
     report = check_gradients(loss, params, gradients, rng=rng())
     assert report.ok, report
     assert report.worst.error < 1e-9 and report.whole.error < 1e-9  # measured: 3.2e-11 at most over 20 seeds
-    assert report.whole.shape == (sum(tensor.size for tensor in params.values()),)
-    assert all(np.array_equal(tensor, before[name]) for name, tensor in params.items())
     for name in ("table", "first.weight", "first.bias"):  # the first wrong one is the one nearest to the loss
         rows = gradients["table"]
         wrong = RowGradient(rows.rows, rows.values * 2, 9) if name == "table" else gradients[name] * 2
@@ -234,21 +220,12 @@ def backward_of(forward, backward=lambda d, x: d, arguments=SQUARE):
 
 REFUSED = {
     "a loss of an array": (r"\(3,\)", lambda: gradients_of(loss=lambda p: p["x"])),
-    "a loss in float32": ("float32, ", lambda: gradients_of(loss=lambda p: np.float32(1))),
-    "a loss of NaN": ("nan", lambda: gradients_of(loss=lambda p: math.nan)),
     "NaN near by": ("nan .*everything", lambda: gradients_of(loss=lambda p: math.nan if p["x"][0] > 1 else 1.0)),
     "a random loss": ("dropout", lambda: gradients_of(loss=lambda p: float(NOISE.random()))),
-    "no tensors": ("tensors", lambda: gradients_of({}, {})),
     "float32": ("x is float32", lambda: gradients_of({"x": np.ones(3, np.float32)})),
-    "an empty tensor": (r"x is float64 \(0,\)", lambda: gradients_of({"x": np.ones(0)}, {"x": np.ones(0)})),
-    "a list": ("x is a list", lambda: gradients_of({"x": [1.0]})),
-    "only": ("only .*z", lambda: gradients_of(only=["z"])),
-    "integers alone": ("ids: int64", lambda: backward_of(np.tanh, arguments={"ids": np.array([1, 2])})),
-    "a forward in float32": ("float32", lambda: backward_of(lambda x: x.astype(np.float32))),
     "a forward to infinity": ("12 NaN", lambda: backward_of(lambda x: np.full_like(x, np.inf))),
     "a gradient too few": ("2 gradients", lambda: backward_of(np.add, lambda d, x, y: d, {**SQUARE, "y": SQUARE["x"]})),
     "a greedy forward": ("read-only", lambda: backward_of(lambda x: np.exp(x, out=x))),
-    "a greedy backward": ("read-only", lambda: backward_of(np.negative, lambda d, x: np.negative(d, out=d))),
 }
 
 
@@ -307,30 +284,17 @@ def test_a_line_that_is_wrong_deep_inside_the_model_is_traced(model, monkeypatch
     assert {row.diagnosis for row in report.rows} == {"the sign is turned"}
 
 
-def test_losses_that_cannot_be_checked_are_refused(model):
-    for loss, targets, words in (
-        ("nonsense", None, "nonsense"),
-        ("cosent", None, "'cosent' .*targets"),
-        ("triplet", [1, 2, 3], "'triplet' .*targets"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            check_encoder(model, COLUMNS[:2], loss, targets=targets, rng=rng())
-
-
 # ------------------------------------------------------------------------------------------------ command line
 
 
 QUICK = ("gradcheck", "--layers", "none", "--directions", 1)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_the_command_knows_every_loss(folder, loss):
-    found = told(*QUICK, "--loss", loss, "--model", folder)
-    assert found["ok"] and found["whole"]["verdict"] == "ok"
-    assert [row["name"] for row in found["tensors"]] == [
-        *("modules.1.linear.weight", "modules.1.linear.bias"),
-        *(("head.weight", "head.bias") if loss == "softmax" else ()),
-    ]
+def test_the_command_knows_every_loss(folder):
+    for loss in LOSSES:
+        found = told(*QUICK, "--loss", loss, "--model", folder)
+        assert found["ok"] and found["whole"]["verdict"] == "ok", loss
+        assert [row["name"] for row in found["tensors"]][2:] == ["head.weight", "head.bias"] * (loss == "softmax")
 
 
 def test_the_command_checks_the_layers_that_are_asked_for_and_fails_for_a_wrong_gradient(folder, monkeypatch):
