@@ -418,7 +418,7 @@ def check_mean():
     return losses._mean(np.array([1.0, 2.0, 6.0])) == 3.0
 
 
-# ------------------------------------------------------------------------------------------------------ bert.py, step.py
+# ---------------------------------------------------------------------------------------------------- bert.py, step.py
 
 COLUMNS = [["the cat sat on the mat", "i love soup", "dog"], ["a mat", "the soup", "the dog ran on and on"]]
 
@@ -508,6 +508,11 @@ def check_step():
 
 # ------------------------------------------------------------------------------------------------------- the tables
 
+OF_THE_WHOLE_MODEL = (
+    *(bert.embed_backward, bert.attention_backward, bert._gather_backward, bert._join_heads),
+    *(bert.feed_forward_backward, bert.layer_backward, bert.bert_backward),
+    *(step.named_gradients, step.value_and_gradients, step._backward, step._add_in_place),
+)
 CHECKS = {
     ops.linear_backward: check_linear,
     ops.gelu_backward: check_gelu,
@@ -552,12 +557,7 @@ CHECKS = {
     losses.softmax_classification: check_softmax_classification,
     losses._cross_entropy: check_cross_entropy,
     losses._mean: check_mean,
-    # the whole sentence model, from the loss down
-    **dict.fromkeys(
-        (bert.embed_backward, bert.attention_backward, bert._gather_backward, bert._join_heads), check_step
-    ),
-    **dict.fromkeys((bert.feed_forward_backward, bert.layer_backward, bert.bert_backward), check_step),
-    **dict.fromkeys((step.named_gradients, step.value_and_gradients, step._backward, step._add_in_place), check_step),
+    **dict.fromkeys(OF_THE_WHOLE_MODEL, check_step),
 }
 
 TWICE = "it is a factor twice, so its sign does not matter"

@@ -1,7 +1,6 @@
 """Each loss and its gradients against autograd, through sentence-transformers' own loss classes.
 
-float64: value and gradients, relative. float32: ours against float64 on the same float32 numbers; PyTorch's own float32
-error stands beside it in the output (``-s``).
+float64: value and gradients, relative. float32: ours against float64 on the same float32 numbers.
 """
 
 import numpy as np
@@ -161,9 +160,6 @@ def test_equal_to_sentence_transformers(name, sentence_transformers, figures):
     narrow = [rows.astype(np.float32) for rows in x]
     exact = autograd(theirs, [rows.astype(np.float64) for rows in narrow])
     compare(name, "float32", ours(narrow), exact, figures)
-    value, gradients = autograd(theirs, narrow)
-    error = max(off(a, b, 1e-3) for a, b in zip(gradients, exact[1], strict=True))
-    print(f"\n  PyTorch's own: value {abs(value - exact[0]) / exact[0]:.3g}, gradients {error:.3g}", end="")
 
 
 def compare(name, dtype, result, reference, figures):
@@ -189,18 +185,3 @@ def test_masked_equals_a_masked_cross_entropy(sentence_transformers, figures):
     value.backward()
     result = multiple_negatives_ranking(*x, scale=3.0, symmetric=True, false_negatives=mask)
     compare("masked", "float64", result, (value.item(), [leaf.grad.numpy() for leaf in leaves]), figures)
-
-
-@pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("contrastive", "triplet"))])
-def test_kinks_are_those_of_autograd(name, sentence_transformers):
-    """Equal embeddings, and a hinge at exactly 0: 0 in both, but for the 1e-6 that PyTorch adds to distances."""
-    count, ours, theirs = CASES[name]
-    anchors = np.array([[1.0, 2.0], [3.0, 0.0], [0.0, 2.0]])
-    positives = np.array([[1.0, 2.0], [0.0, 1.0], [0.0, 1.0]])
-    negatives = np.array([[2.0, 1.0], [3.0, 0.0], [0.0, 4.0]])  # the last is exactly 1 farther away
-    x = [anchors, positives, negatives] if count == 3 else [anchors, anchors.copy()]
-    result = ours(x)
-    value, gradients = autograd(theirs, x)
-    assert result.value == pytest.approx(value, rel=1e-12)
-    for mine, other in zip(result.gradients, gradients, strict=True):
-        np.testing.assert_allclose(mine, other, rtol=1e-9, atol=1e-15)
