@@ -26,15 +26,12 @@ from minisbert.bench.engines import (
 )
 from minisbert.bench.run import (
     CHECKED_STEPS,
-    DROPOUT,
     LENGTHS,
-    ROUND_STEPS,
     Row,
     default_texts,
     in_rounds,
     make_batches,
     make_texts,
-    measure_training,
     run_cold,
 )
 from minisbert.bench.worker import Worker
@@ -123,29 +120,6 @@ def test_what_cannot_be_measured_is_refused(setting, tmp_path, monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------ training
-
-
-def test_everybody_gets_the_same_batches_and_figures_are_medians_of_a_round():
-    class Fake:
-        """A worker whose step takes 1, 2 and 3 ms times ``slow``."""
-
-        def __init__(self, slow, loss):
-            self.slow, self.loss, self.steps = slow, loss, []
-
-        def ask(self, task, batches=(), dropout=None):
-            if task is not worker.steps:
-                return 100.0
-            self.steps += [(columns[0][0], dropout) for columns in batches]
-            times = [self.slow * (10 if i < 3 else 1) / 1000 for i in range(len(batches))]  # three of eight are slow
-            return [worker.StepTimes(self.loss, t, 2 * t, 3 * t) for t in times]
-
-    fakes = {"minisbert": Fake(1, 0.25), "sentence-transformers": Fake(2, 0.5)}
-    batches = [[[f"{i}"], ["x"]] for i in range(3)]
-    rows = {row.what.strip(): [*row.rounds.values()] for row in measure_training(fakes, batches, 2)}
-    timed = [(str(i % 3), DROPOUT) for i in range(2 * ROUND_STEPS)]  # round after round, then from the first
-    assert all(fake.steps == [("0", 0.0)] * CHECKED_STEPS + timed for fake in fakes.values())
-    assert rows["a training step of 1 pairs, ms"] == [[6, 6], [12, 12]] and rows["backward"][1] == [4, 4]
-    assert rows["largest difference of 5 losses"] == [[0.0], [0.25]]
 
 
 def test_the_step_that_is_timed_is_the_one_that_finetuning_takes(setting):

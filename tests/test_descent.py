@@ -74,7 +74,7 @@ def test_loss_alignment_and_uniformity_fall():
 # -------------------------------------------------------------------------------------------------------- picture
 
 
-def test_the_picture_shows_points_arrows_and_cosines(matplotlib, monkeypatch):
+def test_the_picture_shows_points_and_arrows(matplotlib, monkeypatch):
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -97,8 +97,3 @@ def test_the_picture_shows_points_arrows_and_cosines(matplotlib, monkeypatch):
     np.testing.assert_allclose(squares, squares[0], rtol=1e-12)
     np.testing.assert_allclose(np.linalg.norm(quiver.XY - points, axis=1), MARK, rtol=1e-12)
     assert sorted(text.get_text() for text in start.texts) == sorted(2 * list("123456"))
-    for step in (0, 7):
-        matrices = [axes.texts for title, axes in shown if title == f"cosines at step {step}"]
-        for cells, seen in zip(matrices, (plane, text), strict=True):
-            written = [float(cell.get_text().replace("\N{MINUS SIGN}", "-")) for cell in cells]
-            np.testing.assert_allclose(written, seen.similarities(step).ravel(), rtol=0, atol=0.00501)

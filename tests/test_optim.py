@@ -77,16 +77,6 @@ def test_two_steps_of_adamw_by_hand():
     np.testing.assert_allclose(params["w"], [second], rtol=1e-15)
 
 
-def test_without_memory_the_average_is_the_gradient_to_the_last_digit():
-    """``m + 1 (g - m)`` would lose a small gradient beside a large average; so PyTorch's ``lerp`` does not do it."""
-    params = {"w": np.ones(1, np.float32)}
-    state = init_adamw(params)
-    for grad in (1e4, 1.2345678e-5):
-        grads = {"w": np.array([grad], np.float32)}
-        adamw(params, grads, state, learning_rate=0.1, betas=(0.0, 0.5))
-        assert state.m["w"] == grads["w"]
-
-
 def test_decay_is_for_all_but_biases_and_layer_norms():
     assert {name for name in SHAPES if not decays(name)} == {BIAS, "embeddings.LayerNorm.weight"}
     assert not decays("bias") and not decays("x.layer_norm.gamma") and decays("biased.weight")

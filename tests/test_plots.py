@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import sys
 
 import numpy as np
 import pytest
@@ -17,11 +16,10 @@ from minisbert.plots import (
     picture,
     similarity_matrix,
     vectors_in_plane,
-    where_we_are,
 )
 from minisbert.plots.charts import _look, spread
 from minisbert.plots.plane import place_labels
-from minisbert.plots.style import DPI, LINE_COLOURS, colour_map, contrasting
+from minisbert.plots.style import LINE_COLOURS, colour_map, contrasting
 
 NASTY = ["好き 👩‍🍳 été", "$x_1$ and $", "\\frac{", "ไทย عربي", "", " ", "a\nb\x00\u202e\ue000", "x" * 5000]
 TOKENS = ["[CLS]", "i", "love", "soup", "[SEP]"]
@@ -131,15 +129,6 @@ def test_any_text_is_drawn_as_it_is_whatever_the_readers_settings(draw, argument
     assert "□ is a character that no installed font has" in [text.get_text() for text in texts]
 
 
-def test_a_picture_is_what_jupyter_shows(matplotlib):
-    from PIL import Image  # comes with matplotlib
-
-    kept = picture(bars, {"a": 1.0}, title="bars", caption="one bar")
-    with Image.open(io.BytesIO(kept.png)) as opened:
-        assert opened.size == kept.size and np.allclose(opened.info["dpi"], DPI, atol=0.1)
-    assert kept._repr_png_() == (kept.png, {"width": round(kept.size[0] * 110 / 150), "alt": "bars: one bar"})
-
-
 def test_more_is_darker_and_numbers_contrast_with_their_cells(matplotlib):
     steps = np.linspace(0, 1, 101)
     shades = lightness(colour_map(False)(steps))
@@ -175,14 +164,6 @@ def test_what_cannot_be_drawn(draw, arguments, options, key):
     with pytest.raises(ValueError, match=f"(?s)^{draw.__name__}: .*{key}"):
         draw(stream, *arguments, title="", **options)
     assert stream.getvalue() == b""
-
-
-def test_without_matplotlib_there_is_a_command_to_type(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ValueError, match=r"needs matplotlib: pip install -e '.\[plots\]'"):
-        where_we_are(3)
-    with pytest.raises(ValueError, match="1 to 10"):
-        where_we_are(11)
 
 
 # ------------------------------------------------------------------------------------------------ matrices
