@@ -60,7 +60,7 @@ def test_a_gradient_that_is_rightly_zero_passes_with_its_rounding():
     params["unused"], gradients["unused"] = np.ones(3), np.full(3, 1e-16)
     assert check_gradients(loss, params, gradients, rng=rng()).ok
     # and what is not zero is not let through because the loss hardly moves
-    gradients["unused"] = np.full(3, 1e-6)
+    gradients["unused"] = np.full(3, 1e-9)
     report = check_gradients(loss, params, gradients, rng=rng())
     assert [row.name for row in report.rows if not row.ok] == ["unused"]
     assert "does not change with it" in report.worst.diagnosis

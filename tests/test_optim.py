@@ -129,9 +129,13 @@ def test_clipping_at_the_edges(monkeypatch, many_blocks):
         assert math.isclose(clip_gradients({"x": np.full(4, size, np.float32)}, size), 2 * size, rel_tol=1e-6)
     zeros = {"x": np.zeros((2, 3)), "none": np.zeros((0, 3))}
     assert clip_gradients(zeros, 1.0) == 0.0 == clip_gradients({}, 1.0) and not zeros["x"].any()
-    wanted = clip_gradients(make_grads(ROWS[0]), math.inf)  # whichever thread is first
-    monkeypatch.setattr(optim, "work_through", lambda jobs, work, _: [(job, work(job)) for job in jobs][::-1])
-    assert clip_gradients(make_grads(ROWS[0]), math.inf) == wanted
+
+    def norms():
+        return [clip_gradients(make_grads(ROWS[0], seed=seed), math.inf) for seed in range(20)]
+
+    wanted = norms()  # whichever thread is first
+    monkeypatch.setattr(optim, "work_through", lambda jobs, work, _: [(job, work(job)) for job in jobs[::-1]])
+    assert norms() == wanted
 
 
 # ------------------------------------------------------------------------------------------------ refusals
