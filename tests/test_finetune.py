@@ -268,6 +268,7 @@ OTHERS = {
     "eps": (
         lambda e: (changed(e, config=replace(e.model.config, layer_norm_eps=1e-6)), PAIRS, QUICK, sts()), ["model"]
     ),
+    "order": (lambda e: (e, Examples("pairs", (ANCHORS[::-1], POSITIVES[::-1])), QUICK, sts()), ["examples"]),
     "dev scores": (lambda e: (e, PAIRS, QUICK, sts(seed=1)), ["dev"]),
     "settings": (
         lambda e: (e, PAIRS, replace(QUICK, loss_options={"scale": 10.0}, epochs=2, batch_size=5, learning_rate=1e-5,
