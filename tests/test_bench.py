@@ -26,15 +26,11 @@ from minisbert.bench.engines import (
 )
 from minisbert.bench.run import (
     CHECKED_STEPS,
-    DROPOUT,
     LENGTHS,
-    ROUND_STEPS,
     Row,
     default_texts,
-    in_rounds,
     make_batches,
     make_texts,
-    measure_training,
     run_cold,
 )
 from minisbert.bench.worker import Worker
@@ -53,10 +49,7 @@ def setting(tmp_path_factory):
     return Setting("minisbert", folder, place / "model.onnx", 1, 16)
 
 
-def test_another_engine_begins_each_round_and_ratios_are_taken_within_a_round():
-    order = []
-    found = in_rounds("abc", 4, lambda name: order.append(name) or len(order))
-    assert "".join(order) == "abcbcacababc" and found["a"] == [1, 6, 8, 10]
+def test_ratios_are_taken_within_a_round():
     # the machine was twice as slow in the second round: the medians' ratio is 1/3, the rounds' ratio is 1/2
     rows = [Row("s", {"minisbert": [1.0, 4.0, 1.0], "peer": [2.0, 8.0, 3.0]}), Row("d", {"peer": [2.1e-7]}, False)]
     about = {"model": "m", "texts": 8, "source": "made", "tokens": 80, "num_threads": 1, "rounds": 2}
@@ -86,7 +79,6 @@ def test_a_worker_computes_what_the_encoder_computes_and_says_why_it_failed(sett
         vectors = one.ask(worker.embed, TEXTS)
         ours = SentenceEncoder(setting.folder).encode(TEXTS, overflow="truncate")
         np.testing.assert_allclose(vectors, ours, atol=COMPANY)
-        assert len(one.ask(worker.seconds_each, TEXTS)) == len(TEXTS) and one.ask(worker.sgemm) > 0
         with pytest.raises(ValueError, match="minisbert: BrokenProcessPool"):
             one.ask(die)
     nowhere = replace(setting, folder=setting.folder / "nowhere")
@@ -94,12 +86,10 @@ def test_a_worker_computes_what_the_encoder_computes_and_says_why_it_failed(sett
         lost.ask(worker.embed, TEXTS)
 
 
-def test_a_cold_start_measures_its_own_memory_and_says_why_it_failed(setting):
+def test_a_cold_start_measures_its_own_memory(setting):
     ballast = np.ones(2**28, np.uint8)  # 256 MiB in this process
     seconds, peak = run_cold(setting)
     assert ballast[-1] == 1 and seconds > 0 and (peak < 200 or not sys.platform.startswith("linux"))
-    with pytest.raises(ValueError, match="nowhere"):
-        run_cold(replace(setting, folder=setting.folder / "nowhere"))
 
 
 def test_the_command_measures_every_part_and_replaces_nothing(setting, tmp_path, monkeypatch):
@@ -109,13 +99,9 @@ def test_the_command_measures_every_part_and_replaces_nothing(setting, tmp_path,
     shown = run(*command, "-o", "figures.json").stdout
     written = json.loads((tmp_path / "figures.json").read_text())
     rows = {row["what"].strip(): row["rounds"] for row in written["rows"]}
-    for what in (
-        *("many texts, texts/s", "texts of 8 tokens, texts/s", "one text at a time, ms"),
-        *("process start to first vector, s", "a training step of 4 pairs, ms", "forward", "backward", "optimizer"),
-    ):
+    for what in ("many texts, texts/s", "process start to first vector, s", "a training step of 4 pairs, ms"):
         assert what in shown and len(rows[what]["minisbert"]) == 2 and min(rows[what]["minisbert"]) > 0
     assert rows["largest difference of a number"] == {"minisbert": [0.0]}
-    assert "texts.txt" in shown and written["about"]["rounds"] == 2
 
 
 def test_what_cannot_be_measured_is_refused(setting, tmp_path, monkeypatch):
@@ -125,37 +111,11 @@ def test_what_cannot_be_measured_is_refused(setting, tmp_path, monkeypatch):
     ours = ["bench", "--engine", "minisbert", "--part"]
     assert "no texts" in refused(*ours, "single", "-i", "none.txt", code=2)
     assert "four different texts" in refused(*ours, "training", "-i", "three.txt", code=2)
-    exact = ["bench", "--engine", "minisbert-deterministic", "--part", "training"]
-    assert "minisbert or sentence-transformers" in refused(*exact, code=2)
     monkeypatch.setattr(engines, "find_spec", lambda module: None)
     assert "sentence-transformers needs torch" in refused("bench")
 
 
 # ------------------------------------------------------------------------------------------------ training
-
-
-def test_everybody_gets_the_same_batches_and_figures_are_medians_of_a_round():
-    class Fake:
-        """A worker whose step takes 1, 2 and 3 ms times ``slow``."""
-
-        def __init__(self, slow, loss):
-            self.slow, self.loss, self.steps = slow, loss, []
-
-        def ask(self, task, batches=(), dropout=None):
-            if task is not worker.steps:
-                return 100.0 + len(self.steps)
-            self.steps += [(columns[0][0], dropout) for columns in batches]
-            times = [self.slow * (10 if i < 3 else 1) / 1000 for i in range(len(batches))]  # three of eight are slow
-            return [worker.StepTimes(self.loss, t, 2 * t, 3 * t) for t in times]
-
-    fakes = {"minisbert": Fake(1, 0.25), "sentence-transformers": Fake(2, 0.5)}
-    batches = [[[f"{i}"], ["x"]] for i in range(3)]
-    rows = {row.what.strip(): [*row.rounds.values()] for row in measure_training(fakes, batches, 2)}
-    timed = [(str(i % 3), DROPOUT) for i in range(2 * ROUND_STEPS)]  # round after round, then from the first
-    assert all(fake.steps == [("0", 0.0)] * CHECKED_STEPS + timed for fake in fakes.values())
-    assert rows["a training step of 1 pairs, ms"] == [[6, 6], [12, 12]] and rows["backward"][1] == [4, 4]
-    assert rows["largest difference of 5 losses"] == [[0.0], [0.25]]
-    assert rows["peak memory, MiB"][0] == [121] and rows["of it before the first step"][0] == [100]
 
 
 def test_the_step_that_is_timed_is_the_one_that_finetuning_takes(setting):

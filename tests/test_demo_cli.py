@@ -15,6 +15,7 @@ from minisbert.training.descent import SENTENCE_PAIRS, STEPS, descend, make_poin
 from minisbert.training.descent_picture import FRAME_MILLISECONDS, LAST_MILLISECONDS
 
 SHORT = ["demo", "contrastive", "--no-text", "--steps", "3", "--points", "3"]
+LETTERS = "abcdefghjk"
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +63,17 @@ def test_sentences_come_together_and_spread(weights_folder):
 def test_a_picture_and_a_film(matplotlib):
     from PIL import Image
 
-    assert "demo.gif" in run(*SHORT, "-o", "demo.gif").stderr
+    run(*SHORT, "-o", "demo.gif")
     run(*SHORT, "-o", "plane.PNG")
-    shown = run("demo", "contrastive", "--steps", "2", "-o", "demo.png").stdout
-    assert "pairs of sentences, vectors of 12 dimensions" in shown
-    times, frames = [], []
+    run("demo", "contrastive", "--steps", "2", "-o", "demo.png")
     with Image.open("demo.gif") as film, Image.open("plane.PNG") as plane, Image.open("demo.png") as both:
-        assert film.format == "GIF" and film.n_frames == 4 and film.info["loop"] == 0
-        for frame in range(4):
+        times, frames = [], []
+        for frame in range(film.n_frames):
             film.seek(frame)
             times.append(film.info["duration"])
             frames.append(film.convert("RGB").tobytes())
         assert times == [FRAME_MILLISECONDS] * 3 + [LAST_MILLISECONDS] and len(set(frames)) == 4
-        assert plane.format == both.format == "PNG" and plane.width == both.width
+        assert plane.format == both.format == "PNG"
         assert both.height > plane.height + 500  # the sentences stand below
 
 
@@ -94,10 +93,9 @@ def test_nothing_is_left_behind_and_what_makes_no_sense_is_refused_before_any_wo
 
 def test_intents(sklearn, monkeypatch):
     monkeypatch.setattr(module.threads, "usable", lambda: 1)  # the same to the last digit, run after run
-    rows = [f"{label}\tthe {word} {x} {end}" for label, word in (("eat", "soup"), ("sit", "mat"))
-            for x in "abcdefghjk" for end in (".", "!")]  # fmt: skip
-    for name, part in (("train.tsv", rows[::2]), ("test.tsv", rows[1::2])):
-        Path(name).write_text("\n".join(["label\ttext", *part]))
+    for name, end in (("train.tsv", "."), ("test.tsv", "!")):
+        rows = [f"{label}\tthe {word} {x} {end}" for label, word in (("eat", "soup"), ("sit", "mat")) for x in LETTERS]
+        Path(name).write_text("\n".join(["label\ttext", *rows]))
     command = ["demo", "intents", "train.tsv", "test.tsv", "--seeds", 2, "--batch-size", 4, "--learning-rate", "5e-3"]
     found, shown = told(*command), run(*command).stdout
     assert (found["examples"], found["classes"], found["test_texts"], found["steps"]) == (20, 2, 20, 5)

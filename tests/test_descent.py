@@ -38,11 +38,8 @@ def test_alignment_and_uniformity_by_hand():
         (lambda: alignment([[1, 0]], [[1, 0], [0, 1]]), r"alignment: .*\(1, 2\)"),
         (lambda: alignment([[1, 0]], [[0, 0]]), "b .*row 0"),
         (lambda: uniformity([[1, 0]]), "uniformity: x .*2"),
-        (lambda: uniformity([[1, 0], [np.nan, 1]]), "NaN"),
         (lambda: descend(np.eye(2), np.ones((3, 2))), r"\(3, 2\)"),
-        (lambda: descend(np.eye(2), [[1.0, 0], [0, 0]]), "positives"),
         (lambda: descend(np.eye(2), np.ones((2, 2)), steps=-1), "steps .*-1"),
-        (lambda: descend(np.eye(2), np.ones((2, 2)), scale=-1), "scale"),
         (lambda: descend(np.eye(2), [[1.0, 0.5], [0.9, 1.0]], learning_rate=1e200), "diverge"),
         (lambda: make_points(1, rng()), "pairs .*1"),
     ],
@@ -77,11 +74,7 @@ def test_loss_alignment_and_uniformity_fall():
 # -------------------------------------------------------------------------------------------------------- picture
 
 
-def descents(pairs, steps):
-    return descend(*make_points(pairs, rng()), steps=steps), descend(*pairs_of_width(9, count=8), steps=steps)
-
-
-def test_the_picture_shows_points_arrows_and_cosines(matplotlib, monkeypatch):
+def test_the_picture_shows_points_and_arrows(matplotlib, monkeypatch):
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -89,10 +82,10 @@ def test_the_picture_shows_points_arrows_and_cosines(matplotlib, monkeypatch):
 
     drawn, draw = [], Figure.draw
     monkeypatch.setattr(Figure, "draw", lambda figure, *rest: (drawn.append(figure), draw(figure, *rest))[1])
-    plane, text = descents(pairs=6, steps=7)
+    plane = descend(*make_points(6, rng()), steps=7)
+    text = descend(*pairs_of_width(9, count=8), steps=7)
     stream = io.BytesIO()
     draw_picture(stream, plane, text, SENTENCE_PAIRS)
-    assert stream.getvalue().startswith(b"\x89PNG")
     shown = [(axes.get_title(loc="left").split(":")[0], axes) for axes in drawn[-1].findobj(Axes)]
     start = dict(shown)["step 0"]
     (quiver,) = [artist for artist in start.collections if hasattr(artist, "U")]
@@ -104,8 +97,3 @@ def test_the_picture_shows_points_arrows_and_cosines(matplotlib, monkeypatch):
     np.testing.assert_allclose(squares, squares[0], rtol=1e-12)
     np.testing.assert_allclose(np.linalg.norm(quiver.XY - points, axis=1), MARK, rtol=1e-12)
     assert sorted(text.get_text() for text in start.texts) == sorted(2 * list("123456"))
-    for step in (0, 7):
-        matrices = [axes.texts for title, axes in shown if title == f"cosines at step {step}"]
-        for cells, seen in zip(matrices, (plane, text), strict=True):
-            written = [float(cell.get_text().replace("\N{MINUS SIGN}", "-")) for cell in cells]
-            np.testing.assert_allclose(written, seen.similarities(step).ravel(), rtol=0, atol=0.00501)

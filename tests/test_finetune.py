@@ -1,15 +1,14 @@
-"""Fine-tuning: every loss learns, a run that was stopped goes on bit for bit, nothing that is not finite is stepped on.
+"""Fine-tuning: a run that was stopped goes on bit for bit, nothing that is not finite is stepped on.
 
 NumPy alone, on a random model of some 3,000 weights. That the numbers are PyTorch's is in `test_torch_finetune.py`; the
 command line, real processes that are killed included, is in `test_train_cli.py`.
 """
 
 import errno
-import itertools
+import io
 import json
 import os
 import sys
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -32,10 +31,7 @@ from minisbert.training.finetune import (
     Settings,
     TrainingError,
     TrainingState,
-    check_fit,
     finetune,
-    fitting_losses,
-    new_head,
     read_checkpoint,
     read_dev,
     untrained_model,
@@ -43,11 +39,7 @@ from minisbert.training.finetune import (
 )
 from minisbert.training.losses import LOSSES, multiple_negatives_ranking
 from minisbert.training.optim import init_adamw, warmup_linear
-from minisbert.training.step import (
-    copy_parameters,
-    named_parameters,
-    replace_parameters,
-)
+from minisbert.training.step import copy_parameters, named_parameters, replace_parameters
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 module = sys.modules["minisbert.training.finetune"]  # the room gives its name to the function
@@ -57,13 +49,11 @@ ANCHORS = tuple(f"the cat {x} sat on" for x in LETTERS)
 POSITIVES = tuple(f"i love {x} soup" for x in LETTERS)
 NEGATIVES = tuple(f"the dog ran {x}" for x in LETTERS[::-1])
 CLASSES = np.arange(10) % 2
-# a word tells what the class is, and most of the score
+# a word tells what the class is
 MIXED = tuple(f"the cat {x}" if c else f"i ran {x}" for x, c in zip(LETTERS, CLASSES, strict=True))
-SCORES = CLASSES / 2 + np.arange(10) / 20
 DATA = {
     "pairs": Examples("pairs", (ANCHORS, POSITIVES)),
     "triplets": Examples("triplets", (ANCHORS, POSITIVES, NEGATIVES)),
-    "scored": Examples("scored", (ANCHORS, MIXED), scores=SCORES),
     "labelled": Examples("labelled", (ANCHORS, MIXED), labels=CLASSES, label_names=("0", "1")),
     "classes": Examples("texts", (ANCHORS,), labels=np.arange(10) % 3, label_names=("x", "y", "z")),
     "texts": Examples("texts", (ANCHORS,)),
@@ -130,45 +120,16 @@ def stop_after(count):
 
 # -------------------------------------------------------------------------------------------------------- losses
 
-CASES = [
-    ("multiple_negatives_ranking", "pairs", {"symmetric": True, "scale": 10}),
-    ("multiple_negatives_ranking", "classes", {}),
-    ("simcse", "texts", {"scale": 19.0}),
-    ("contrastive", "labelled", {"margin": 0.7}),
-    ("softmax", "labelled", {}),
-    ("triplet", "triplets", {"distance": "cosine", "margin": 0.5}),
-    ("cosine_similarity", "scored", {}),
-    ("cosent", "scored", {"scale": 5.0}),
-]
-
-
-@pytest.mark.parametrize(("loss", "data", "options"), CASES)
-def test_every_loss_falls_on_its_data(loss, data, options, encoder, tmp_path):
-    examples = DATA[data]
-    epochs, dropout = 30 if loss == "softmax" else 12, 0.3 if loss == "simcse" else 0.0
-    settings = replace(QUICK, loss=loss, loss_options=options, epochs=epochs, dropout=dropout)
-    done = finetune(encoder, examples, settings, checkpoint=tmp_path / "c", checkpoint_every=3 * epochs)
-    losses = done.progress.losses
-    assert len(losses) == done.progress.step == 3 * epochs and np.isfinite(losses).all()
-    assert np.mean(losses[-6:]) < 0.8 * np.mean(losses[:6])
-    tensors = contents(tmp_path / "c")[1]
-    for name, array in new_head(settings, examples, 9, np.float32).items():  # the classifier learns, too
-        assert np.abs(np.frombuffer(tensors[f"params/{name}"], np.float32) - array.ravel()).max() > 1e-2
-    still = [name for name, array in weights(done.encoder).items() if np.array_equal(array, weights(encoder)[name])]
-    assert all("key.bias" in name for name in still), still  # adds one number to all scores of a row
-
 
 def test_texts_of_a_class_and_copies_are_no_negatives():
     rng = np.random.default_rng(0)
     u, v = rng.normal(size=(2, 4, 3))
     labels = np.array([0, 1, 0, 2])
     of_batch = LOSSES["multiple_negatives_ranking"].of_batch
-    by_class = of_batch([[*"abcd"], [*"efgh"]], labels)
     mask = (labels[:, None] == labels) & ~np.eye(4, dtype=bool)
-    assert by_class([u, v]).value == multiple_negatives_ranking(u, v, false_negatives=mask).value
-    assert by_class([u, v]).value != multiple_negatives_ranking(u, v).value
-    by_text = of_batch([[*"abad"], [*"efgh"]])
-    assert by_text([u, v]).value == by_class([u, v]).value
+    wanted = multiple_negatives_ranking(u, v, false_negatives=mask).value
+    assert of_batch([[*"abcd"], [*"efgh"]], labels)([u, v]).value == wanted
+    assert of_batch([[*"abad"], [*"efgh"]])([u, v]).value == wanted != multiple_negatives_ranking(u, v).value
 
 
 # --------------------------------------------------------------------------------------------------- what one run is
@@ -179,8 +140,6 @@ def test_the_start_stays_as_it_was_and_reports_tell_each_step(encoder):
     settings = replace(QUICK, epochs=4, warmup=0.3, max_grad_norm=0.5)
     done = finetune(encoder, PAIRS, settings, dev=sts(), on_step=reports.append)
     assert same_weights(weights(encoder), before)
-    assert not any(np.shares_memory(weights(encoder)[n], array) for n, array in weights(done.encoder).items())
-    assert done.encoder.max_seq_length == encoder.max_seq_length and done.encoder.dtype == encoder.dtype
     assert [(r.step, r.total_steps, r.epoch) for r in reports] == [(i + 1, 12, i // 3) for i in range(12)]
     assert [r.loss for r in reports] == done.progress.losses
     # 30 % of 12 steps are 3.6, so 4
@@ -214,7 +173,6 @@ def test_what_is_cut_is_said_once_and_training_goes_on(encoder):
     assert len(caught) == 1 and np.isfinite(done.progress.losses).all()
     with pytest.warns(TruncationWarning, match="20 of 20 .* 4 "):
         short = finetune(encoder, PAIRS, replace(QUICK, max_seq_length=4))
-    assert short.progress.losses != finetune(encoder, PAIRS, QUICK).progress.losses
     assert short.encoder.max_seq_length == 16  # training's limit, not the model's
 
 
@@ -223,8 +181,7 @@ def test_what_is_cut_is_said_once_and_training_goes_on(encoder):
 RUNS = {  # of what, and where it is stopped
     "head": ("labelled", {"loss": "softmax"}, None, (3, 4)),
     "cached": ("triplets", {"cache_tokens": 16, "num_threads": 2}, None, (2, 5)),
-    "dev": ("classes", {}, sts(), (1, 4)),
-    "dev_often": ("texts", {"loss": "simcse", "evaluate_every": 2}, sts(), (3, 7, 9)),
+    "dev": ("classes", {"evaluate_every": 2}, sts(), (1, 4, 7, 9)),
 }
 
 
@@ -313,7 +270,6 @@ OTHERS = {
     ),
     "order": (lambda e: (e, Examples("pairs", (ANCHORS[::-1], POSITIVES[::-1])), QUICK, sts()), ["examples"]),
     "dev scores": (lambda e: (e, PAIRS, QUICK, sts(seed=1)), ["dev"]),
-    "no dev": (lambda e: (e, PAIRS, QUICK, None), ["dev"]),
     "settings": (
         lambda e: (e, PAIRS, replace(QUICK, loss_options={"scale": 10.0}, epochs=2, batch_size=5, learning_rate=1e-5,
                                      warmup=0.2, weight_decay=0.1, max_grad_norm=2.0, dropout=0.0, seed=3,
@@ -335,13 +291,10 @@ def stopped(encoder, tmp_path_factory):
 def test_a_checkpoint_of_another_run_is_refused_with_every_difference(what, encoder, stopped, monkeypatch):
     make, differing = OTHERS[what]
     other, examples, settings, dev = make(encoder)
-    before = stopped.read_bytes()
     monkeypatch.setattr(np, "__version__", "9.9")  # another NumPy may add in another order
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(CheckpointError, match=f"^{stopped}: ") as caught:
         finetune(other, examples, settings, dev=dev, checkpoint=stopped, resume=True)
-    message = str(caught.value)
-    assert message.startswith(f"{stopped}: ") and stopped.read_bytes() == before
-    clauses = message.split("another run: ")[1].split("; remove")[0].split("; ")
+    clauses = str(caught.value).split("another run: ")[1].split("; remove")[0].split("; ")
     assert sorted(clause.split(" was ")[0] for clause in clauses) == sorted([*differing, "numpy"])
 
 
@@ -355,10 +308,9 @@ def test_a_damaged_checkpoint_is_refused(encoder, stopped, folder, tmp_path):
         flipped[place] ^= 1 << int(rng.integers(8))
         broken.append(bytes(flipped))
     broken += [(folder / "model.safetensors").read_bytes(), b"anchor\tpositive\na\tb\n" * 9]
-    with np.load(stopped) as stored:
-        np.savez(tmp_path / "less.npz", **{name: stored[name] for name in stored.files[:-1]})
-    broken.append((tmp_path / "less.npz").read_bytes())
-    (tmp_path / "less.npz").unlink()
+    with np.load(stopped) as stored, io.BytesIO() as less:
+        np.savez(less, **{name: stored[name] for name in stored.files[:-1]})
+        broken.append(less.getvalue())
     refused = 0
     for damaged in broken:
         file.write_bytes(damaged)
@@ -372,26 +324,17 @@ def test_a_damaged_checkpoint_is_refused(encoder, stopped, folder, tmp_path):
     with pytest.raises(CheckpointError, match="broken"):
         finetune(encoder, PAIRS, QUICK, dev=sts(), checkpoint=file, resume=True)
     assert file.read_bytes() == damaged and os.listdir(tmp_path) == [file.name]
-    with pytest.raises(CheckpointError, match=f"{tmp_path.name}: cannot be read"):
-        finetune(encoder, PAIRS, QUICK, checkpoint=tmp_path, resume=True)
 
 
 NAMED = Examples("labelled", (ANCHORS, POSITIVES), labels=CLASSES, label_names=("no", "yes"))
 FLAT = DevSet("flat", StsPairs("flat", ["soup"] * 3, ["the cat"] * 3, np.arange(3.0)))
 REFUSED = {
     "loss": ("loss .*'triplets'", {"loss": "triplets"}),
-    "another loss's option": ("margin", {"loss_options": {"margin": 1.0}}),
     "NaN": ("scale .*nan", {"loss_options": {"scale": np.nan}}),
-    "a word for a flag": ("symmetric .*'yes'", {"loss_options": {"symmetric": "yes"}}),
-    "what the loss refuses": ("scale .*-1", {"loss_options": {"scale": -1.0}}),
     "half an epoch": ("epochs .*1.5", {"epochs": 1.5}),
     "batch_size": ("batch_size .*1", {"batch_size": 1}),
-    "None": ("learning_rate .*None", {"learning_rate": None}),
-    "warmup": ("warmup", {"warmup": 1.01}),
-    "dropout": ("dropout", {"dropout": 1.0}),
     "a loss for named labels": ("contrastive .*no, yes", {"loss": "contrastive", "examples": NAMED}),
     "simcse without dropout": ("dropout 0", {"loss": "simcse", "dropout": 0.0, "examples": DATA["texts"]}),
-    "checkpoint_every": ("checkpoint_every", {"checkpoint_every": 0}),
     "resume from nothing": ("checkpoint", {"resume": True}),
     "more than the model reads": ("max_seq_length.* 17", {"max_seq_length": 17}),
     "a dev set without a score": (r"step 0, .*flat", {"dev": FLAT}),
@@ -401,32 +344,17 @@ REFUSED = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_is_refused(what, encoder):
     words, options = REFUSED[what]
-    of_run = {key: options[key] for key in ("dev", "checkpoint_every", "resume") if key in options}
+    of_run = {key: options[key] for key in ("dev", "resume") if key in options}
     of_settings = {key: value for key, value in options.items() if key not in (*of_run, "examples")}
     with pytest.raises(ValueError, match=words):
         finetune(encoder, options.get("examples", PAIRS), replace(QUICK, **of_settings), **of_run)
 
 
-def test_a_loss_fits_its_examples_or_is_refused():
-    for examples, loss in itertools.product(DATA.values(), LOSSES):
-        fitting = fitting_losses(examples)
-        refused = pytest.raises(ValueError, match=f"{loss} .*{' or '.join(fitting)}$")
-        with nullcontext() if loss in fitting else refused:
-            check_fit(Settings(loss=loss), examples)
-
-
 # -------------------------------------------------------------------------------------------------- not a number
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("", "the loss is nan"),
-        ("encoder.layer.1.output.dense.weight", "layer.1.output"),
-        ("embeddings.word_embeddings.weight", "word_embed"),
-    ],
-)
-def test_nothing_is_changed_by_a_batch_that_is_not_finite(name, words, encoder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["", "encoder.layer.1.output.dense.weight", "embeddings.word_embeddings.weight"])
+def test_nothing_is_changed_by_a_batch_that_is_not_finite(name, encoder, tmp_path, monkeypatch):
     """In the fifth step, so the second of the second epoch."""
     file, good = tmp_path / "c", tmp_path / "good"
     settings = replace(QUICK, epochs=3)
@@ -445,11 +373,9 @@ def test_nothing_is_changed_by_a_batch_that_is_not_finite(name, words, encoder, 
         return step
 
     monkeypatch.setattr(module, "value_and_gradients", spoilt)
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(TrainingError, match=rf"^step 5 \(epoch 2, batch 2\): .*{name or 'nan'}") as caught:
         finetune(encoder, PAIRS, settings, checkpoint=file, checkpoint_every=1)
-    message = str(caught.value)
-    assert message.startswith("step 5 (epoch 2, batch 2): ") and words in message
-    rows = [int(i) for i in message.split("examples ")[1].split(", from 0")[0].split(", ")]
+    rows = [int(i) for i in str(caught.value).split("examples ")[1].split(", from 0")[0].split(", ")]
     assert [ANCHORS[i] for i in rows] == list(calls[4][0])  # the very batch
     assert contents(file) == contents(good)
 
@@ -492,22 +418,19 @@ def test_scores_are_taken_as_often_as_asked_and_change_nothing(encoder, tmp_path
     pairs, folder = read_dev(file, ["a", "b", "c"]), read_dev(write_set(tmp_path / "beir"))
     expected = evaluate_sts(encoder, StsPairs("dev", ANCHORS, POSITIVES, np.arange(10) % 4.0)).spearman["cosine"]
     ranked = evaluate_retrieval(encoder, read_retrieval(tmp_path / "beir")).measures["nDCG@10"].mean()
-    settings = replace(QUICK, epochs=2)
-    alone = finetune(encoder, PAIRS, settings)
+    alone = finetune(encoder, PAIRS, replace(QUICK, epochs=2))
     assert alone.best_step == 6 and alone.progress.dev_scores == []
-    for dev, measure, first in ((pairs, "Spearman x 100", expected), (folder, "nDCG@10 x 100", 100.0 * ranked)):
-        assert dev.measure == measure and dev.score(encoder) == pytest.approx(first, abs=1e-12)
-        for every, steps in ((None, [0, 3, 6]), (4, [0, 4, 6]), (99, [0, 6])):
-            done = finetune(encoder, PAIRS, replace(settings, evaluate_every=every), dev=dev)
-            assert [step for step, _ in done.progress.dev_scores] == steps
-            assert done.progress.dev_scores[0][1] == dev.score(encoder)
-            assert done.progress.losses == alone.progress.losses
+    for dev, first, every, steps in ((pairs, expected, 4, [0, 4, 6]), (folder, 100.0 * ranked, None, [0, 3, 6])):
+        done = finetune(encoder, PAIRS, replace(QUICK, epochs=2, evaluate_every=every), dev=dev)
+        assert [step for step, _ in done.progress.dev_scores] == steps
+        assert done.progress.dev_scores[0][1] == pytest.approx(first, abs=1e-12)
+        assert done.progress.losses == alone.progress.losses
 
 
 # ------------------------------------------------------------------------------------ from nothing; does it pay?
 
 
-def test_an_untrained_model_learns(encoder, tmp_path):
+def test_an_untrained_model_learns(encoder):
     sizes = {"num_hidden_layers": 1, "hidden_size": 40, "num_attention_heads": 5}
     like = replace(encoder.model, truncate_dim=3)
     model, again, other = (untrained_model(like, seed=seed, **sizes) for seed in (7, 7, 8))
@@ -517,13 +440,8 @@ def test_an_untrained_model_learns(encoder, tmp_path):
         std, mean = (0.0, float("LayerNorm.weight" in name)) if array.ndim == 1 else (0.02, 0.0)
         assert abs(array.std() - std) <= 0.1 * std and abs(array.mean() - mean) < 0.002, name
         assert array.flags.fnc == (array.ndim == 2 and not name.startswith("embeddings.")), name  # as loaded weights
-    assert same_weights(*map(named_parameters, (model, again))) and not same_weights(
-        *map(named_parameters, (model, other))
-    )
-    with pytest.raises(ValueError, match=r"untrained_model: .*heads"):
-        untrained_model(like, **{**sizes, "num_attention_heads": 3})
+    first, same, different = map(named_parameters, (model, again, other))
+    assert same_weights(first, same) and not same_weights(first, different)
     settings = replace(QUICK, epochs=12, dropout=0.0, learning_rate=1e-2)
     done = finetune(encoder.with_model(model), DATA["triplets"], settings)
     assert np.mean(done.progress.losses[-6:]) < 0.5 * np.mean(done.progress.losses[:6])
-    done.encoder.save(tmp_path / "small")
-    assert same_weights(SentenceEncoder(tmp_path / "small"), done.encoder)

@@ -77,16 +77,6 @@ def test_two_steps_of_adamw_by_hand():
     np.testing.assert_allclose(params["w"], [second], rtol=1e-15)
 
 
-def test_without_memory_the_average_is_the_gradient_to_the_last_digit():
-    """``m + 1 (g - m)`` would lose a small gradient beside a large average; so PyTorch's ``lerp`` does not do it."""
-    params = {"w": np.ones(1, np.float32)}
-    state = init_adamw(params)
-    for grad in (1e4, 1.2345678e-5):
-        grads = {"w": np.array([grad], np.float32)}
-        adamw(params, grads, state, learning_rate=0.1, betas=(0.0, 0.5))
-        assert state.m["w"] == grads["w"]
-
-
 def test_decay_is_for_all_but_biases_and_layer_norms():
     assert {name for name in SHAPES if not decays(name)} == {BIAS, "embeddings.LayerNorm.weight"}
     assert not decays("bias") and not decays("x.layer_norm.gamma") and decays("biased.weight")
@@ -139,9 +129,13 @@ def test_clipping_at_the_edges(monkeypatch, many_blocks):
         assert math.isclose(clip_gradients({"x": np.full(4, size, np.float32)}, size), 2 * size, rel_tol=1e-6)
     zeros = {"x": np.zeros((2, 3)), "none": np.zeros((0, 3))}
     assert clip_gradients(zeros, 1.0) == 0.0 == clip_gradients({}, 1.0) and not zeros["x"].any()
-    wanted = clip_gradients(make_grads(ROWS[0]), math.inf)  # whichever thread is first
-    monkeypatch.setattr(optim, "work_through", lambda jobs, work, _: [(job, work(job)) for job in jobs][::-1])
-    assert clip_gradients(make_grads(ROWS[0]), math.inf) == wanted
+
+    def norms():
+        return [clip_gradients(make_grads(ROWS[0], seed=seed), math.inf) for seed in range(20)]
+
+    wanted = norms()  # whichever thread is first
+    monkeypatch.setattr(optim, "work_through", lambda jobs, work, _: [(job, work(job)) for job in jobs[::-1]])
+    assert norms() == wanted
 
 
 # ------------------------------------------------------------------------------------------------ refusals
@@ -165,30 +159,17 @@ def frozen(x):
 X = {"x": np.ones((4, 3))}
 REFUSED = {
     "the state of another model": (TABLE, lambda: step_with(state_of={n: np.ones((2, 2)) for n in SHAPES})),
-    "a state without a tensor": ("the state", lambda: step_with(state_of={TABLE: np.ones((23, 6))})),
     "a gradient missing": ("'x'", lambda: step_with({}, params=X)),
-    "a gradient too many": ("'a'", lambda: step_with({"a": np.ones(1)})),
     "a gradient's shape": (rf"{HEAD}.*\(18, 3\)", lambda: step_with({HEAD: np.ones((18, 3))})),
     "a gradient's dtype": (f"{HEAD}.*float32", lambda: step_with({HEAD: np.ones((3, 18), np.float32)})),
-    "row_count": (TABLE, lambda: step_with(rows([1], count=22))),
     "rows twice": (TABLE, lambda: step_with(rows([1, 1]))),
     "a row below 0": (TABLE, lambda: step_with(rows([-1, 1]))),
     "a row too many": (TABLE, lambda: step_with(rows([1, 23]))),
-    "rows in floats": (TABLE, lambda: step_with(rows([1.0]))),
-    "rows of a vector": (BIAS, lambda: step_with({BIAS: RowGradient(np.array([1]), np.ones(1), 6)})),
-    "integers": ("'x'.*int64", lambda: step_with({"x": np.arange(3)}, params={"x": np.arange(3)})),
     "read-only": ("'x'.*writeable", lambda: step_with(X, params={"x": frozen(np.ones((4, 3)))})),
-    "gaps": ("'x'.*gaps", lambda: step_with(X, params={"x": np.ones((8, 3))[::2]})),
     "moments in another order": ("'x'.*order", lambda: step_with(X, {"x": np.asfortranarray(X["x"])}, X)),
-    "weight_decay": ("weight_decay", lambda: step_with(weight_decay=math.nan)),
-    "num_threads": ("num_threads", lambda: step_with(num_threads=0)),
-    "betas": ("betas", lambda: step_with(betas=(0.9, 1.0))),
-    "eps": ("eps", lambda: step_with(eps=0.0)),
     "NaN": (f"adamw: .*{BIAS}", lambda: step_with({BIAS: np.full(6, np.nan)})),
     "NaN in a row": (f"adamw: .*{TABLE}", lambda: step_with(rows([1], value=np.nan))),
     "infinity": ("clip_gradients: .*x", lambda: clip_gradients({"x": np.array([1, -np.inf])}, 1.0)),
-    "max_norm NaN": ("max_norm", lambda: clip_gradients(X, math.nan)),
-    "a step below 0": ("step -1", lambda: warmup_linear(-1, 0, 5)),
     "a warm-up longer than training": ("warmup_steps 6", lambda: warmup_linear(0, 6, 5)),
 }  # fmt: skip
 

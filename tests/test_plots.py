@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import sys
 
 import numpy as np
 import pytest
@@ -17,11 +16,10 @@ from minisbert.plots import (
     picture,
     similarity_matrix,
     vectors_in_plane,
-    where_we_are,
 )
 from minisbert.plots.charts import _look, spread
 from minisbert.plots.plane import place_labels
-from minisbert.plots.style import DPI, LINE_COLOURS, colour_map, contrasting
+from minisbert.plots.style import LINE_COLOURS, colour_map, contrasting
 
 NASTY = ["好き 👩‍🍳 été", "$x_1$ and $", "\\frac{", "ไทย عربي", "", " ", "a\nb\x00\u202e\ue000", "x" * 5000]
 TOKENS = ["[CLS]", "i", "love", "soup", "[SEP]"]
@@ -109,13 +107,8 @@ def nasty_cases():
     yield similarity_matrix, (np.eye(count), NASTY), {}
     yield attention_heads, (some_probs(3, count, count), NASTY), {}
     yield vectors_in_plane, (star(count), NASTY), {"groups": NASTY}
-    yield vectors_in_plane, (star(count), NASTY), {"targets": star(count)[::-1]}
     named = {name: ([0, 1], [i, 2 * i]) for i, name in enumerate(NASTY)}
-    yield (
-        curves,
-        (named,),
-        {"x_label": NASTY[0], "y_label": NASTY[1], "levels": {NASTY[2]: 3.0}, "x_levels": {NASTY[3]: 1.0}},
-    )
+    yield curves, (named,), {"x_label": NASTY[0], "y_label": NASTY[1], "levels": {NASTY[2]: 3.0}}
     yield bars, ({name: i - 3 for i, name in enumerate(NASTY)},), {"value_label": NASTY[1]}
 
 
@@ -134,17 +127,6 @@ def test_any_text_is_drawn_as_it_is_whatever_the_readers_settings(draw, argument
     assert max(figure.get_size_inches()) < 12
     assert sum("word" in line for line in head(figure.axes[0])) == 3  # a long title is cut
     assert "□ is a character that no installed font has" in [text.get_text() for text in texts]
-
-
-def test_a_picture_is_what_jupyter_shows(matplotlib):
-    from PIL import Image  # comes with matplotlib
-
-    kept = picture(bars, {"a": 1.0}, title="bars", caption="one bar")
-    with Image.open(io.BytesIO(kept.png)) as opened:
-        assert opened.size == kept.size and np.allclose(opened.info["dpi"], DPI, atol=0.1)
-    shown = {"width": round(kept.size[0] * 110 / 150), "alt": "bars: one bar"}
-    assert kept._repr_png_() == (kept.png, shown) and repr(kept) == "Picture()"
-    assert picture(bars, {"a": 1.0}, title="bars", alt="one bar of 1").alt == "one bar of 1"
 
 
 def test_more_is_darker_and_numbers_contrast_with_their_cells(matplotlib):
@@ -166,20 +148,11 @@ def test_more_is_darker_and_numbers_contrast_with_their_cells(matplotlib):
 REFUSED = [
     (heat_map, (np.ones((2, 3)), list("abc"), list("ab")), {}, "swapped"),
     (heat_map, ([[np.inf]], ["a"], ["b"]), {}, r"inf at \(0, 0\)"),
-    (heat_map, ([[NAN]], ["a"], ["b"]), {}, "NaN alone"),
-    (heat_map, ([[1.0]], ["a"], ["b"]), {"value_range": (1, 1)}, "low < high"),
     (similarity_matrix, (np.ones((2, 3)), ["a", "b"]), {}, "use heat_map"),
     (attention_heads, (some_probs(5, 5), TOKENS), {}, r"probs\[None\]"),
-    (vectors_in_plane, (np.ones((2, 3)), ["a", "b"]), {}, "points.*more dimensions"),
     (vectors_in_plane, (np.ones((1, 2)), ["a"]), {"groups": ["a", "b"]}, "1 groups"),
-    (curves, ({},), AXES, "at least one"),
-    (curves, ({"a": [1.0, 2.0, 3.0]},), AXES, "is x missing"),
-    (curves, ({"a": ([1, 2], [1.0])},), AXES, "y of 'a'"),
     (curves, ({"a": ([0, 1], [1, 2])},), {**AXES, "log_x": True}, "'a'.*positive"),
-    (curves, ({"a": ([0, 1], [1, -2])},), {**AXES, "log_y": True}, "'a'.*positive"),
     (curves, ({"a": ([0], [1])},), {**AXES, "levels": {"b": NAN}}, "level 'b'"),
-    (curves, ({"a": ([0], [1])},), {**AXES, "x_levels": {"b": NAN}}, "x_levels"),
-    (bars, ({},), {}, "at least one"),
     (bars, ({"a": 1.0},), {"intervals": {"b": (0, 1)}}, "'b', which has no bar"),
     (bars, ({"a": 82.0},), {"intervals": {"a": (1.2, 1.3)}}, "distances"),
 ]
@@ -193,24 +166,7 @@ def test_what_cannot_be_drawn(draw, arguments, options, key):
     assert stream.getvalue() == b""
 
 
-def test_without_matplotlib_there_is_a_command_to_type(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ValueError, match=r"needs matplotlib: pip install -e '.\[plots\]'"):
-        where_we_are(3)
-    with pytest.raises(ValueError, match="1 to 10"):
-        where_we_are(11)
-
-
 # ------------------------------------------------------------------------------------------------ matrices
-
-
-@pytest.mark.parametrize(("rows", "columns"), [(1, 40), (300, 200)])
-def test_the_size_grows_and_is_bounded(rows, columns, figure_of):
-    figure = figure_of(heat_map, np.ones((rows, columns)), ["soup"] * rows, ["c"] * columns)
-    width, height = figure.get_size_inches()
-    assert min(10, 0.4 * columns) <= width <= 10 and min(8, 0.25 * rows) <= height <= 8.5
-    labels = figure.axes[0].get_yticklabels()
-    assert not overlapping(boxes(figure, labels)) and (len(labels) == rows or rows > 100)
 
 
 def test_numbers_dashes_and_marks_of_cells(figure_of):
@@ -220,7 +176,10 @@ def test_numbers_dashes_and_marks_of_cells(figure_of):
     assert axes.images[0].get_clim() == (-0.25, 0.25)
     values = np.ones((80, 60))
     values[3, 5], values[7, 1] = -1, -0.001
-    axes = figure_of(heat_map, values, ["r"] * 80, ["c"] * 60, diverging=True).axes[0]
+    figure = figure_of(heat_map, values, ["soup"] * 80, ["c"] * 60, diverging=True)
+    axes, (width, height) = figure.axes[0], figure.get_size_inches()
+    labels = axes.get_yticklabels()
+    assert width <= 10 and height <= 8.5 and not overlapping(boxes(figure, labels))
     assert axes.collections[0].get_offsets().tolist() == [[5, 3]]  # what is hardly negative has none
     assert head(axes)[:1] == ["cells with a dash are negative"]
     image = figure_of(heat_map, [[0.5, -0.1]], ["r"], ["a", "b"], value_range=(0.0, 1.0)).axes[0].images[0]
@@ -240,7 +199,6 @@ def test_colours_of_cosines_can_be_compared_between_pictures(values, limits, fig
     axes = figure_of(similarity_matrix, values, ["soup", "town"]).axes[0]
     np.testing.assert_allclose(axes.images[0].get_clim(), limits)
     np.testing.assert_array_equal(axes.images[0].get_array(), values)
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["soup", "town"]
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 5), (6, 12, 5, 5), (12, 90, 90)])
@@ -254,10 +212,8 @@ def test_each_head_is_drawn_where_it_belongs_and_no_label_covers_another(shape, 
         np.testing.assert_array_equal(image.get_array(), numbers)
         assert image.get_clim() == (0.0, 1.0)  # the same for all
     written = [text.get_text() for text in axes.texts]
-    named = [f"head {i}" for i in range(12 if len(heads) > 1 else 1)] + [f"layer {i}" for i in range(6)] * (
-        len(shape) == 4
-    )
-    assert sorted(text for text in written if text.startswith(("head", "layer"))) == sorted(named)
+    layers = [text for text in written if text.startswith("layer")]
+    assert layers == ([f"layer {i}" for i in range(6)] if len(shape) == 4 else [])
     shown = [text for text in written if text.startswith(("0.", "1."))]
     assert shown == ([f"{number:.2f}" for number in probs.ravel()] if shape == (1, 5, 5) else [])
     texts = every_text(figure)
@@ -283,10 +239,6 @@ def test_arrows_go_where_they_should(figure_of):
     np.testing.assert_array_equal(arrows(axes), np.stack([points, targets], axis=1)[[0, 2]])
     assert [line.get_marker() for line in axes.lines if line.get_marker() in "os"] == ["o", "s", "o"]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["food", "$x$"]
-    on_circle = np.array([[0.6, 0.8], [1.0, 0.0]])
-    assert not figure_of(vectors_in_plane, 1.1 * on_circle, list("ab")).axes[0].patches
-    away = figure_of(vectors_in_plane, on_circle, list("ab"), targets=1.1 * on_circle)
-    assert away.axes[0].patches[0].get_radius() == 1  # the points lie on it, wherever their arrows lead
 
 
 @pytest.mark.parametrize("spread_out", [(0.0, 0.0), (1e9, 1.0)])
@@ -309,10 +261,6 @@ def test_names_cover_neither_each_other_nor_marks(options, figure_of):
     ends = axes.transData.transform(options.get("targets", points))
     covered = ((ends[:, None] > extents[:, :2]) & (ends[:, None] < extents[:, 2:])).all(axis=2)
     assert covered.sum() <= 1  # of 30, in a crowd
-    distances = np.hypot(*np.maximum(np.maximum(extents[:, :2] - ends, ends - extents[:, 2:]), 0).T)
-    assert np.median(distances) < 0.15 * DPI  # most names stand at what they name: a line of letters is 0.14 high
-    leaders = [line for line in axes.lines if line.get_linestyle() == "-" and line.get_color() == "0.45"]
-    assert len(leaders) >= (distances > 0.15 * DPI).sum()  # the others have a line to it
     crowd = figure_of(vectors_in_plane, np.ones((150, 2)), ["a long enough name"] * 150).axes[0]
     assert head(crowd)[0] == f"{150 - len(names(crowd))} names left out for lack of space" and len(names(crowd)) > 10
 
@@ -347,7 +295,6 @@ def test_curves_are_what_was_given_and_named_where_they_end(figure_of):
     lines = {"b": ([3, 1, 2], [0.5, -1.0, 9.0]), "a": (np.arange(40), np.arange(40) ** 2)}
     axes = figure_of(curves, lines, **AXES, levels={"zero": 0.0}, x_levels={"here": 0.5}).axes[0]
     assert [0.5, 0.5] in [list(line.get_xdata()) for line in axes.lines]
-    assert " here" in [text.get_text() for text in axes.texts]
     drawn = [line for line in axes.lines if line.get_transform() == axes.transData]
     for line, (x, y) in zip(drawn, lines.values(), strict=True):
         np.testing.assert_array_equal(line.get_xydata(), np.stack([x, y], axis=1))
@@ -357,9 +304,8 @@ def test_curves_are_what_was_given_and_named_where_they_end(figure_of):
     (end,) = axes.transAxes.inverted().transform(axes.transData.transform([[39, 39**2]]))
     assert named[1].get_position()[1] == pytest.approx(end[1])
     assert all(float(tick).is_integer() for tick in axes.get_xticks())
-    figure = figure_of(
-        curves, {f"curve {i}": ([1, 2], [5.0, 1 + i / 4000]) for i in range(40)}, **AXES, levels={"level": 1.005}
-    )
+    many = {f"curve {i}": ([1, 2], [5.0, 1 + i / 4000]) for i in range(40)}
+    figure = figure_of(curves, many, **AXES, levels={"level": 1.005})
     assert not overlapping(boxes(figure, every_text(figure)))
 
 
@@ -371,11 +317,9 @@ def test_logarithmic_axes_and_exact_zeros(figure_of):
     assert [line.get_xdata().tolist() for line in triangles] == [[1.0], [1.0, 10.0]]
     assert triangles[0].get_markersize() > triangles[1].get_markersize()  # the first is seen around the second
     assert axes.get_xlim()[0] < 1 and axes.get_ylim()[0] < 1e-15
-    assert head(figure_of(curves, lines, **AXES).axes[0]) == ["a title"]
-    figure_of(curves, {"nothing": ([1, 2], [0.0, 0.0])}, **AXES, log_y=True)
 
 
-@pytest.mark.parametrize("values", [[0.0], [1e12, 1e-9], [5.0, -0.001, 0], list(range(-50, 50))])
+@pytest.mark.parametrize("values", [[1e12, 1e-9], [5.0, -0.001, 0], list(range(-50, 50))])
 def test_bars_begin_at_0_and_numbers_stand_beyond_them(values, figure_of):
     named = {f"bar {i}": value for i, value in enumerate(values)}
     wide = {name: (value - 0.3 * abs(value), value + 0.3 * abs(value)) for name, value in named.items()}

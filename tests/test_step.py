@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import TEXTS, TINY, tiny_dense, write_model
+from tiny import tiny_dense, write_model
 
 from minisbert import SentenceEncoder
 from minisbert.model.folder import load_model
-from minisbert.model.params import RowGradient, tensor_shapes
+from minisbert.model.params import RowGradient
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import OverflowReport, Tokens, TruncationWarning
 from minisbert.training import step as step_module
-from minisbert.training.losses import multiple_negatives_ranking, simcse
+from minisbert.training.losses import multiple_negatives_ranking
 from minisbert.training.step import (
     DropoutPlan,
     copy_parameters,
@@ -110,16 +110,14 @@ def test_the_same_number_of_threads_gives_the_same_bits_even_if_the_first_shard_
 
 def test_what_a_step_gives(folder):
     encoder = SentenceEncoder(folder)
-    model, params = encoder.model, named_parameters(encoder.model)
+    params = named_parameters(encoder.model)
     before = copy_parameters(params)
-    step = value_and_gradients(model, COLUMNS, contrast, num_threads=2)
+    step = value_and_gradients(encoder.model, COLUMNS, contrast, num_threads=2)
     assert type(step.value) is float and list(step.gradients) == list(params)
     for name, gradient in step.gradients.items():
-        dense = gradient.dense() if isinstance(gradient, RowGradient) else gradient
-        assert dense.shape == params[name].shape and arrays(gradient)[-1].dtype == np.float32
-        assert not np.shares_memory(arrays(gradient)[-1], params[name])
+        assert arrays(gradient)[-1].dtype == np.float32
         np.testing.assert_array_equal(params[name], before[name])  # the model stays as it is
-    used = np.unique(model.tokenizer([*ANCHORS, *POSITIVES], 16).token_ids)
+    used = np.unique(encoder.model.tokenizer([*ANCHORS, *POSITIVES], 16).token_ids)
     np.testing.assert_array_equal(step.gradients["embeddings.word_embeddings.weight"].rows, used)
     for column, vectors in zip(COLUMNS, step.embeddings, strict=True):
         np.testing.assert_allclose(vectors, encoder.encode(column), rtol=0, atol=1e-6)
@@ -139,52 +137,21 @@ def test_caching_with_the_same_shards_gives_the_same_bits(model, monkeypatch):
         assert difference(value_and_gradients(model, COLUMNS, contrast, cache_tokens=9, **options), plain) > 1e-3
 
 
-def count_traces(monkeypatch):
-    """How many traces were made, and how many lived at the same time at most."""
-    found, original, made, lock = {"made": 0, "alive": 0}, step_module.trace_bert, [], threading.Lock()
+def test_caching_holds_few_traces_and_makes_each_twice(model, monkeypatch):
+    shards = len(make_shards(model.tokenizer([*ANCHORS, *POSITIVES], 16), 2, 10))
+    original, made, most, lock = step_module.trace_bert, [], [0], threading.Lock()
 
     def counted(*arguments):
         trace = original(*arguments)
         with lock:
             made.append(weakref.ref(trace))
-            found["made"] += 1
-            found["alive"] = max(found["alive"], sum(reference() is not None for reference in made))
+            most[0] = max(most[0], sum(reference() is not None for reference in made))
         return trace
 
     monkeypatch.setattr(step_module, "trace_bert", counted)
-    return found
-
-
-def test_caching_holds_few_traces_and_makes_each_twice(model, monkeypatch):
-    num_threads = 2
-    shards = len(make_shards(model.tokenizer([*ANCHORS, *POSITIVES], 16), num_threads, 10))
-    assert shards >= 8
-    found = count_traces(monkeypatch)
-    value_and_gradients(model, COLUMNS, contrast, num_threads=num_threads, cache_tokens=10)
-    assert found["made"] == 2 * shards
-    # those at work, and those of the group before that are just being let go
-    assert found["alive"] <= 2 * num_threads
-    monkeypatch.setattr(step_module, "SHARD_TOKENS", 10)
-    found.update(made=0, alive=0)
-    value_and_gradients(model, COLUMNS, contrast, num_threads=num_threads)
-    assert found == {"made": shards, "alive": shards}
-
-
-# -------------------------------------------------------------------------------------------------------- dropout
-
-
-def test_two_views_of_a_text_differ_by_dropout_alone(model):
-    def views(plan):
-        return value_and_gradients(
-            model, [ANCHORS, ANCHORS], lambda v: simcse(*v), num_threads=2, dropout=plan
-        ).embeddings
-
-    first, second = views(None)
-    np.testing.assert_allclose(first, second, rtol=0, atol=1e-14)
-    first, second = views(DropoutPlan((1,)))
-    assert (np.abs(first - second).max(axis=1) > 1e-3).all()
-    np.testing.assert_array_equal(views(DropoutPlan((1,))), (first, second))
-    assert np.abs(views(DropoutPlan((2,)))[0] - first).max() > 1e-3
+    value_and_gradients(model, COLUMNS, contrast, num_threads=2, cache_tokens=10)
+    assert len(made) == 2 * shards >= 16
+    assert most[0] <= 4  # those at work on two threads, and those of the group before that are just being let go
 
 
 # ------------------------------------------------------------------------------------------------------ bad input
@@ -197,17 +164,12 @@ def test_a_text_that_is_too_long_is_cut_and_it_is_said(model):
     with pytest.warns(TruncationWarning, match="1 of 4 texts is longer than max_seq_length = 16") as caught:
         cut = value_and_gradients(model, [LONG, ["a", "b"]], contrast, num_threads=1)
     assert caught[0].filename == __file__  # the caller's line, not one of the package's
-    ids = model.tokenizer(LONG[:1], 16).token_ids
     report = OverflowReport(16, "truncate")
     again = value_and_gradients(model, [LONG, ["a", "b"]], contrast, num_threads=1, report=report)
     assert same_bits(again, cut)
-    assert len(ids) == 16 and (report.texts, report.cut) == (4, 1) and report.lost > 0
+    assert (report.texts, report.cut) == (4, 1) and report.lost > 0
     with pytest.raises(ValueError, match="text 0 lost"):
         value_and_gradients(model, [LONG, ["a", "b"]], contrast, report=OverflowReport(16, "error"))
-    columns, report = [["the cat sat", "soup"], ["the cat", "dog"]], OverflowReport(4, "truncate")
-    cut = value_and_gradients(model, columns, contrast, max_seq_length=4, num_threads=1, report=report)
-    short = value_and_gradients(model, [["the cat", "soup"], ["the cat", "dog"]], contrast, num_threads=1)
-    assert same_bits(cut, short)
 
 
 # --------------------------------------------------------------------------------------------------------- shards
@@ -245,27 +207,7 @@ def test_shards(lengths, least_count, most_tokens):
         assert len(shards) == count
 
 
-# --------------------------------------------------------------------------------------------------------- names
-
-
-def test_parameters_go_out_and_come_back(folder):
-    encoder = SentenceEncoder(folder)
-    model, named = encoder.model, named_parameters(encoder.model)
-    assert list(named) == [
-        *tensor_shapes(TINY),
-        *(f"modules.1.{ending}" for ending in ("linear.weight", "linear.bias")),
-    ]
-    assert named["encoder.layer.1.output.dense.weight"] is model.params.layers[1].feed_forward.contract.weight
-    copies = copy_parameters(named)
-    for name, array in copies.items():  # ours to change, in the same memory order
-        assert not np.shares_memory(array, named[name])
-        assert array.flags.writeable and array.strides == named[name].strides
-    assert {array.flags.fnc for array in copies.values()} == {True, False}
-    back = replace_parameters(model, copies)
-    assert all(array is copies[name] for name, array in named_parameters(back).items())
-    np.testing.assert_array_equal(encoder.with_model(back).encode(TEXTS), encoder.encode(TEXTS))
-    for field in ("config", "tokenizer", "max_seq_length", "prompts"):
-        assert getattr(back, field) is getattr(model, field)
+# ------------------------------------------------------------------------------------------------------ refusals
 
 
 REFUSED = [
@@ -273,9 +215,7 @@ REFUSED = [
     ([["a", "b"], ["a"]], {}, r"columns .*\[2, 1\]"),
     (["ab", "cd"], {}, r"columns\[0\]"),
     ([["soup"], ["mat"]], {}, "multiple_negatives_ranking"),  # what the loss refuses
-    (COLUMNS, {"num_threads": 0}, "num_threads .* 0"),
     (COLUMNS, {"cache_tokens": 0}, "cache_tokens .* 0"),
-    (COLUMNS, {"max_seq_length": 2}, "max_seq_length .* 2"),
     (COLUMNS, {"max_seq_length": 17}, "max_seq_length .* 17"),
 ]
 

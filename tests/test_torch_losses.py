@@ -1,7 +1,6 @@
 """Each loss and its gradients against autograd, through sentence-transformers' own loss classes.
 
-float64: value and gradients, relative. float32: ours against float64 on the same float32 numbers; PyTorch's own float32
-error stands beside it in the output (``-s``).
+float64: value and gradients, relative. float32: ours against float64 on the same float32 numbers.
 """
 
 import numpy as np
@@ -12,7 +11,6 @@ from minisbert.training.losses import (
     contrastive,
     cosent,
     cosine_similarity,
-    find_false_negatives,
     multiple_negatives_ranking,
     softmax_classification,
     triplet,
@@ -119,8 +117,6 @@ def with_classifier(x):
 
 CASES = {
     "ranking": ranking(2),
-    "ranking, scale 50": ranking(2, scale=50.0),
-    "ranking, dot": ranking(2, "dot", scale=0.1),
     "ranking, 3 negatives": ranking(5, scale=5.0),
     "ranking, symmetric, dot": ranking(2, "dot", symmetric=True, scale=0.1),
     "ranking, symmetric, 2 negatives": ranking(4, symmetric=True),
@@ -161,9 +157,6 @@ def test_equal_to_sentence_transformers(name, sentence_transformers, figures):
     narrow = [rows.astype(np.float32) for rows in x]
     exact = autograd(theirs, [rows.astype(np.float64) for rows in narrow])
     compare(name, "float32", ours(narrow), exact, figures)
-    value, gradients = autograd(theirs, narrow)
-    error = max(off(a, b, 1e-3) for a, b in zip(gradients, exact[1], strict=True))
-    print(f"\n  PyTorch's own: value {abs(value - exact[0]) / exact[0]:.3g}, gradients {error:.3g}", end="")
 
 
 def compare(name, dtype, result, reference, figures):
@@ -171,36 +164,3 @@ def compare(name, dtype, result, reference, figures):
     figures(f"{name}, value, {dtype}", off(result.value, value, 0.01), BOUNDS[dtype][0])
     for i, (mine, other) in enumerate(zip([*result.gradients, *result.head.values()], gradients, strict=True)):
         figures(f"{name}, gradient {i}, {dtype}", off(mine, other, 1e-3), BOUNDS[dtype][1])
-
-
-def test_masked_equals_a_masked_cross_entropy(sentence_transformers, figures):
-    """sentence-transformers masks no duplicates here: the reference is PyTorch's cross-entropy of masked scores."""
-    import torch
-    from sentence_transformers import util
-
-    columns = list(np.random.default_rng(3).integers(0, 15, (4, 12)))
-    mask = find_false_negatives(*columns)
-    assert 0.05 < mask.mean() < 0.5
-    x = related(4, 12, 10, 0)
-    leaves = [torch.from_numpy(rows).requires_grad_() for rows in x]
-    logits = 3.0 * util.cos_sim(leaves[0], torch.cat(leaves[1:]))
-    logits = logits.masked_fill(torch.from_numpy(mask), -torch.inf)
-    value = sum(torch.nn.functional.cross_entropy(way, torch.arange(12)) for way in (logits, logits[:, :12].T)) / 2
-    value.backward()
-    result = multiple_negatives_ranking(*x, scale=3.0, symmetric=True, false_negatives=mask)
-    compare("masked", "float64", result, (value.item(), [leaf.grad.numpy() for leaf in leaves]), figures)
-
-
-@pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("contrastive", "triplet"))])
-def test_kinks_are_those_of_autograd(name, sentence_transformers):
-    """Equal embeddings, and a hinge at exactly 0: 0 in both, but for the 1e-6 that PyTorch adds to distances."""
-    count, ours, theirs = CASES[name]
-    anchors = np.array([[1.0, 2.0], [3.0, 0.0], [0.0, 2.0]])
-    positives = np.array([[1.0, 2.0], [0.0, 1.0], [0.0, 1.0]])
-    negatives = np.array([[2.0, 1.0], [3.0, 0.0], [0.0, 4.0]])  # the last is exactly 1 farther away
-    x = [anchors, positives, negatives] if count == 3 else [anchors, anchors.copy()]
-    result = ours(x)
-    value, gradients = autograd(theirs, x)
-    assert result.value == pytest.approx(value, rel=1e-12)
-    for mine, other in zip(result.gradients, gradients, strict=True):
-        np.testing.assert_allclose(mine, other, rtol=1e-9, atol=1e-15)
