@@ -19,6 +19,7 @@ from minisbert import __version__
 from minisbert.cli import options
 from minisbert.cli.options import columns_options
 from minisbert.cli.outputs import echo_json, locked, plain, training_bar
+from minisbert.cli.table import counted
 from minisbert.files import folder_written_whole
 from minisbert.parallel import threads
 from minisbert.training.data import COLUMNS, read_examples
@@ -226,8 +227,8 @@ def train(
     tenth = max(1, len(losses) // 10)
     first, last = (sum(part) / len(part) for part in (losses[:tenth], losses[-tenth:]))
     lines = [
-        f"{summary['examples']:,} {summary['kind']}, loss {summary['settings']['loss']}: {summary['steps']:,} steps in "
-        f"{summary['seconds']:.0f} s",
+        f"{summary['examples']:,} {summary['kind']}, loss {summary['settings']['loss']}: "
+        f"{counted(summary['steps'], 'step')} in {summary['seconds']:.0f} s",
         f"loss {first:.4f} -> {last:.4f} (means of the first and last tenth of the steps)",
     ]
     if scored is not None:
