@@ -68,6 +68,7 @@ LEARNT = {  # with scikit-learn
     "one class, 'a'": lambda: learn("aaaaaa"),
     "'b': no text of them is left": lambda: learn("aaaaab"),
     "'b': no text of them": lambda: learn("aaaabb", groups=np.array([0, 1, 2, 3, 4, 4])),
+    "'a', 'b': no text of them is left": lambda: learn("ab"),
     "at least two different texts": lambda: learn("ab", groups=np.zeros(2, int)),
     "must be given together": lambda: learn("aaabbb", threshold_for="a"),
     "class_weight .*'a': 0": lambda: learn("aaabbb", class_weight={"a": 0.0}),

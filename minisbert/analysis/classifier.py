@@ -407,11 +407,14 @@ def stratified_folds(classes: Array, folds: int, seed: int, groups: Array) -> Ar
     _, first, group_of_text = np.unique(groups, return_index=True, return_inverse=True)
     if len(first) < 2:
         raise ValueError("cross-validation: expected at least two different texts, got one; add more")
+    kinds = classes[first]
+    if np.bincount(kinds).max() < 2:
+        kinds = np.zeros_like(kinds)  # one text of each class: there is nothing to share out evenly
     fold_of_group = np.empty(len(first), np.intp)
-    folds = max(2, min(folds, int(np.bincount(classes[first]).max())))
+    folds = max(2, min(folds, int(np.bincount(kinds).max())))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")
-        splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(first, classes[first])
+        splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(first, kinds)
         for k, (_, asked) in enumerate(splits):
             fold_of_group[asked] = k
     return fold_of_group[group_of_text]
