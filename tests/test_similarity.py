@@ -303,7 +303,8 @@ def test_less_alike_is_never_nearer_and_a_similarity_comes_back(kind, dtype):
                 assert near < far and to_similarity(far, kind) < to_similarity(near, kind)
         back = to_similarity(to_distance(s, kind), kind)
         assert back.dtype == dtype
-        assert abs(float(back) - float(s)) <= 2 * np.finfo(dtype).eps * max(1.0, abs(s))
+        # the angle's own rounding counts pi times: 2.5 eps is the most among four million float64 cosines
+        assert abs(float(back) - float(s)) <= 4 * np.finfo(dtype).eps * max(1.0, abs(s))
 
     check()
 
